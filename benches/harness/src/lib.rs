@@ -1,0 +1,1 @@
+//! How ringway measures.

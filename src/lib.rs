@@ -1,0 +1,6 @@
+//! Zero-copy shared-memory ring buffers that survive `kill -9`.
+
+pub mod error;
+mod primitive;
+pub mod segment;
+mod sys;

@@ -1,0 +1,1 @@
+//! The only home of libc, nix and rustix calls: one file per kernel facility, each returning `io::Result`.
