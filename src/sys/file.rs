@@ -55,14 +55,18 @@ pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
 /// Sets the file's length to `len` with every byte of it allocated, so that running out of space is an error here and
 /// not a SIGBUS later.
 pub(crate) fn allocate(file: &File, len: u64) -> io::Result<()> {
-    // In steps, because tmpfs starts over when a signal interrupts it: a frequent timer could keep it from ever ending.
     const STEP: u64 = 16 << 20;
-    let mut start = 0;
-    while start < len {
-        let step = STEP.min(len - start);
-        let offset = libc::off_t::try_from(start).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
-        uninterrupted(|| Ok(nix::fcntl::posix_fallocate(file, offset, step as libc::off_t)?))?;
-        start += step;
+    let range = |start: u64, len: u64| -> io::Result<()> {
+        let too_big = |_| io::Error::from_raw_os_error(libc::EFBIG);
+        let (start, len) = (start.try_into().map_err(too_big)?, len.try_into().map_err(too_big)?);
+        Ok(nix::fcntl::posix_fallocate(file, start, len)?)
+    };
+    // All at once, since tmpfs then refuses what can't fit before it takes any memory.
+    match range(0, len) {
+        // A signal makes it start over, and a frequent timer could keep it from ever ending: go on in steps.
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => {
+            (0..len).step_by(STEP as usize).try_for_each(|start| uninterrupted(|| range(start, STEP.min(len - start))))
+        }
+        answer => answer,
     }
-    Ok(())
 }

@@ -61,6 +61,11 @@ impl ProcessId {
     }
 }
 
+/// The effective user of this process.
+pub(crate) fn user_id() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
 fn own_namespace() -> io::Result<u64> {
     Ok(fs::metadata("/proc/self/ns/pid")?.ino())
 }
@@ -72,8 +77,8 @@ fn proc_is_of_own_namespace() -> bool {
 
 fn no_such_process(pid: u32) -> bool {
     match libc::pid_t::try_from(pid) {
-        // SAFETY: signal 0 only asks.
         Ok(pid) if pid > 0 => {
+            // SAFETY: signal 0 only asks.
             let answer = unsafe { libc::kill(pid, 0) };
             answer != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
         }
