@@ -4,3 +4,6 @@ pub mod error;
 mod primitive;
 pub mod segment;
 mod sys;
+pub mod transport;
+pub mod units;
+pub mod wait;
