@@ -1,10 +1,10 @@
 //! The first page: what kind of ring this is and where its parts lie. Written once, before anybody else can see it.
 
-use std::{fmt, ptr::NonNull, str::FromStr};
+use std::ptr::NonNull;
 
-use super::PAGE;
-use crate::ring::{MAX_CAPACITY, MIN_CAPACITY, largest_message};
+use super::{PAGE, Wait};
 use crate::ring::spsc::Bounds;
+use crate::ring::{MAX_CAPACITY, MIN_CAPACITY, largest_message};
 use crate::segment::READY_OFFSET;
 use crate::sys::copy::copy_racing;
 
@@ -26,58 +26,6 @@ impl Features {
     pub(crate) const GLIBC_SEMAPHORE: u64 = 1;
     const KNOWN: u64 = Self::GLIBC_SEMAPHORE;
 }
-
-/// How the two sides of a ring wait for each other. It is chosen when the ring is created, and both sides follow it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Wait {
-    /// Spin until something happens. Fastest, and occupies a core; publishing needs no fence.
-    Spin,
-    /// Spin for a moment, then sleep on a futex. The default.
-    #[default]
-    Futex,
-    /// Spin for a moment, then sleep on a POSIX semaphore in the segment.
-    Semaphore,
-}
-
-impl Wait {
-    const ALL: [(Self, &str, u32); 3] =
-        [(Self::Spin, "spin", 0), (Self::Futex, "futex", 1), (Self::Semaphore, "sem", 2)];
-
-    fn code(self) -> u32 {
-        Self::ALL.iter().find(|(wait, ..)| *wait == self).map_or(0, |(.., code)| *code)
-    }
-
-    fn from_code(code: u32) -> Option<Self> {
-        Self::ALL.iter().find(|(.., c)| *c == code).map(|(wait, ..)| *wait)
-    }
-}
-
-impl fmt::Display for Wait {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(Self::ALL.iter().find(|(wait, ..)| wait == self).map_or("", |(_, name, _)| name))
-    }
-}
-
-impl FromStr for Wait {
-    type Err = UnknownWait;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWait> {
-        Self::ALL.iter().find(|(_, name, _)| *name == text).map(|(wait, ..)| *wait).ok_or(UnknownWait)
-    }
-}
-
-/// The text names no wait strategy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnknownWait;
-
-impl fmt::Display for UnknownWait {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a wait strategy is one of spin, futex, sem")
-    }
-}
-
-impl std::error::Error for UnknownWait {}
 
 /// The header's bytes, little-endian.
 #[repr(C)]
@@ -331,9 +279,6 @@ mod tests {
         assert!(damaged(&|h| h.data += 8));
         assert!(damaged(&|h| h.data = u64::MAX - 4095));
         assert!(damaged(&|h| h.total += 1));
-        assert_eq!(
-            Geometry::check(&good, total - 1),
-            Err(Rejected::Damaged("it is shorter than its header says"))
-        );
+        assert_eq!(Geometry::check(&good, total - 1), Err(Rejected::Damaged("it is shorter than its header says")));
     }
 }

@@ -5,11 +5,12 @@
 
 mod header;
 mod side;
+mod strategy;
 mod view;
 
-pub use header::Wait;
-pub(crate) use header::{Features, Geometry, Rejected};
+pub(crate) use header::{Geometry, Rejected};
 pub(crate) use side::{Participant, Side};
+pub use strategy::{ParseWaitError, Wait};
 pub(crate) use view::View;
 
 /// The unit in which each side's words are kept apart, in bytes.

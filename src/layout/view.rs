@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 use super::{Geometry, Side};
 use crate::primitive::AtomicU64;
 use crate::ring::spsc::{Cursor, Words};
+use crate::sys::semaphore::RawSemaphore;
 
 /// A mapped ring. It borrows the mapping without saying so: see [`new`](Self::new).
 #[derive(Clone, Copy, Debug)]
@@ -14,7 +15,7 @@ pub(crate) struct View {
     mask: u64,
     producer: NonNull<Side>,
     consumer: NonNull<Side>,
-    semaphores: NonNull<libc::sem_t>,
+    semaphores: NonNull<RawSemaphore>,
 }
 
 // SAFETY: a View is pointers to memory that is only accessed atomically, or by asm copies, or by grants that the ring's
@@ -54,7 +55,7 @@ impl View {
     }
 
     /// The semaphores on which consumers (0) and producers (1) sleep with `wait=sem`.
-    pub(crate) fn semaphore(&self, index: usize) -> *mut libc::sem_t {
+    pub(crate) fn semaphore(&self, index: usize) -> *mut RawSemaphore {
         debug_assert!(index < 2);
         // SAFETY: they have a page to themselves, each on its own 128 bytes, which a sem_t doesn't fill.
         unsafe { self.semaphores.byte_add(index * 128) }.as_ptr()
@@ -81,5 +82,5 @@ impl Words for View {
     }
 }
 
-static_assertions::const_assert!(size_of::<libc::sem_t>() <= 128);
+static_assertions::const_assert!(size_of::<RawSemaphore>() <= 128);
 static_assertions::assert_impl_all!(View: Send, Sync);

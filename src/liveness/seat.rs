@@ -22,14 +22,14 @@ pub(crate) fn join(segment: &Segment, view: &View, role: Role) -> Result<Option<
     let me = ProcessId::current().map_err(|e| {
         Error::os(e, "identify this process in", "/proc").advise("ringway needs /proc to tell the living from the dead")
     })?;
-    let mut locks = segment.locks()?;
+    let locks = segment.locks()?;
     locks.acquire(MEMBERSHIP)?;
-    let seat = join_locked(segment, view, role, &me, &mut locks);
+    let seat = join_locked(segment, view, role, &me, &locks);
     locks.release(MEMBERSHIP);
     Ok(seat?.map(|lock| Seat { role, locks, lock }))
 }
 
-fn join_locked(segment: &Segment, view: &View, role: Role, me: &ProcessId, locks: &mut Locks) -> Result<Option<u32>> {
+fn join_locked(segment: &Segment, view: &View, role: Role, me: &ProcessId, locks: &Locks) -> Result<Option<u32>> {
     if !segment.is_current()? {
         return Ok(None);
     }
@@ -67,7 +67,7 @@ impl Seat {
     }
 
     /// Gives up the proof of life, and removes the segment if nobody uses or needs it any longer.
-    pub(crate) fn vacate(mut self, segment: &Segment, view: &View, persist: bool) {
+    pub(crate) fn vacate(self, segment: &Segment, view: &View, persist: bool) {
         self.locks.release(self.lock);
         // Errors here leave the segment behind, for `remove` or the next user; there is nobody to tell.
         while !persist && self.is_abandoned(view) && self.locks.try_acquire(MEMBERSHIP).unwrap_or(false) {
@@ -78,11 +78,6 @@ impl Seat {
                 break;
             }
         }
-    }
-
-    /// In a forked child: forgets the locks, which are the parent's, without giving them up.
-    pub(crate) fn disown(self) {
-        self.locks.forget_in_child();
     }
 
     /// Nobody alive is attached, a producer has been there, and every message has been given back.

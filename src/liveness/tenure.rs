@@ -60,7 +60,8 @@ impl Tenure {
     /// The caller holds the membership lock and `lock`, and has found the role free.
     pub(super) fn record_joined(participant: &Participant, me: &ProcessId, lock: u32) {
         let last = Self::load(participant);
-        let [a, b] = [&me.boot_id[..8], &me.boot_id[8..]].map(|half| u64::from_le_bytes(half.try_into().unwrap_or([0; 8])));
+        let [a, b] =
+            [&me.boot_id[..8], &me.boot_id[8..]].map(|half| u64::from_le_bytes(half.try_into().unwrap_or([0; 8])));
         // Relaxed: published by the store of the tenure.
         participant.lock.store(lock, Ordering::Relaxed);
         participant.pid.store(me.pid, Ordering::Relaxed);

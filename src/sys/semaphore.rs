@@ -2,6 +2,9 @@
 
 use std::{io, time::Duration};
 
+/// glibc's, or whichever C library this is built with.
+pub(crate) type RawSemaphore = sem_t;
+
 use libc::sem_t;
 
 use super::{check, clock};
