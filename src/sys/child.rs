@@ -82,13 +82,23 @@ impl Child {
         unsafe { libc::kill(self.pid, signal) };
     }
 
-    /// Waits for its end; its wait status.
-    pub fn reap(&mut self) -> libc::c_int {
+    /// Waits until it ends, or stops under a tracer; its wait status.
+    pub fn wait(&mut self) -> libc::c_int {
         let mut status = 0;
         // SAFETY: `status` is a valid place for the answer.
         assert_eq!(unsafe { libc::waitpid(self.pid, &mut status, 0) }, self.pid);
-        self.reaped = true;
+        self.reaped = !libc::WIFSTOPPED(status);
         status
+    }
+
+    /// Waits for its end; its wait status.
+    pub fn reap(&mut self) -> libc::c_int {
+        loop {
+            let status = self.wait();
+            if self.reaped {
+                return status;
+            }
+        }
     }
 
     /// Waits for its end, which must be a success.
