@@ -31,11 +31,15 @@ impl Block {
         self.canary.is_some_and(|(before, after)| [before, after].iter().all(|ns| (80.0..=130.0).contains(ns)))
     }
 
-    /// Whether the sides were about as far apart as `reference`, in ns, before and after.
-    pub fn steady(&self, reference: f64) -> bool {
-        self.canary.is_none_or(|(before, after)| {
-            [before, after].iter().all(|ns| (reference / 1.5..=reference * 1.5).contains(ns))
-        })
+    /// Whether the sides were about as far apart before as after.
+    pub fn steady(&self) -> bool {
+        self.canary.is_none_or(|(before, _)| self.steady_at(before))
+    }
+
+    /// Whether the sides were about `canary` ns apart, before and after.
+    pub fn steady_at(&self, canary: f64) -> bool {
+        let alike = |ns| (canary / 1.5..=canary * 1.5).contains(&ns);
+        self.canary.is_none_or(|(before, after)| alike(before) && alike(after))
     }
 }
 

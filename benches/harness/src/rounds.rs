@@ -5,7 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{block::Block, pair::Pair};
+use hdrhistogram::Histogram;
+
+use crate::{
+    block::Block,
+    pair::Pair,
+    stats::{self, Summary},
+};
 
 /// Measures one block of about as many operations as it is told.
 type Measure = Box<dyn Fn(&Pair, u64) -> io::Result<Block>>;
@@ -42,6 +48,18 @@ impl<T> Row<T> {
         Self { count: Count::Fixed(count), ..Self::new(label, measure) }
     }
 
+    /// Sums up the blocks that `keep` accepts; none if there are none.
+    pub fn measured(&self, keep: impl Fn(&Block) -> bool) -> Option<Measured> {
+        let kept: Vec<&Block> = self.blocks.iter().filter(|block| keep(block)).collect();
+        let ns = Summary::of(kept.iter().map(|block| block.ns))?;
+        let canary = |side: fn((f64, f64)) -> f64| Summary::of(kept.iter().filter_map(|block| block.canary).map(side));
+        Some(Measured {
+            ns,
+            histogram: stats::merge(kept.iter().filter_map(|block| block.histogram.as_ref())),
+            canary: canary(|(before, _)| before).zip(canary(|(_, after)| after)).map(|(b, a)| (b.median, a.median)),
+        })
+    }
+
     fn block(&mut self, pair: &Pair, time: Duration) -> io::Result<()> {
         let fit = |block: &Block| ((time.as_nanos() as f64 / block.ns) as u64).clamp(64, 1 << 28);
         let count = match self.count {
@@ -55,6 +73,22 @@ impl<T> Row<T> {
         self.blocks.push(block);
         Ok(())
     }
+}
+
+/// The result of a row.
+pub struct Measured {
+    /// Per message or round trip, one value per block.
+    pub ns: Summary,
+    /// All single round trips.
+    pub histogram: Option<Histogram<u32>>,
+    /// The medians of the canaries before and after.
+    pub canary: Option<(f64, f64)>,
+}
+
+/// The median of all canaries: how far apart the sides were for most of the run.
+pub fn usual_canary<T>(rows: &[Row<T>]) -> Option<f64> {
+    let canaries = rows.iter().flat_map(|row| &row.blocks).filter_map(|block| block.canary);
+    Summary::of(canaries.flat_map(|(before, after)| [before, after])).map(|summary| summary.median)
 }
 
 /// How much to measure.
