@@ -3,6 +3,7 @@
 
 use std::{
     cell::UnsafeCell,
+    hint::spin_loop,
     io,
     mem::MaybeUninit,
     sync::{
@@ -100,7 +101,11 @@ impl<const N: usize> Sender<N> for BareEnd<N> {
         let end = self.mine + count as u64;
         while end - self.theirs > self.mask + 1 {
             // Acquire: pairs with the Release in `recv_batch`: the slots were read before they are written again.
-            self.theirs = self.indices[RECEIVED].0.load(Acquire);
+            let theirs = self.indices[RECEIVED].0.load(Acquire);
+            if theirs == self.theirs {
+                spin_loop();
+            }
+            self.theirs = theirs;
         }
         for position in self.mine..end {
             // SAFETY: the receiver is done with this slot, and gets it again by the index below.
@@ -128,6 +133,9 @@ impl<const N: usize> Receiver<N> for BareEnd<N> {
         while self.theirs == self.mine {
             // Acquire: pairs with the Release in `send_batch`: the messages are there.
             self.theirs = self.indices[SENT].0.load(Acquire);
+            if self.theirs == self.mine {
+                spin_loop();
+            }
         }
         let count = (self.theirs - self.mine).min(max as u64);
         for position in self.mine..self.mine + count {
