@@ -1,0 +1,78 @@
+//! The wait strategy, as both sides of a ring agree on it through the layout.
+
+use std::{error, fmt, str::FromStr};
+
+/// How the two sides of a ring wait for each other. Chosen when the ring is created; both sides follow it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Wait {
+    /// Never sleep: the lowest latency, a whole core for each waiter, and no cost to the side that publishes.
+    Spin,
+    /// Spin briefly, then sleep on a futex. The default.
+    #[default]
+    Futex,
+    /// Spin briefly, then sleep on a POSIX semaphore in the segment.
+    Semaphore,
+}
+
+impl Wait {
+    /// Each with its name in addresses and its number in segments.
+    const ALL: [(Self, &str, u32); 3] =
+        [(Self::Spin, "spin", 0), (Self::Futex, "futex", 1), (Self::Semaphore, "sem", 2)];
+
+    pub(super) fn code(self) -> u32 {
+        self.entry().2
+    }
+
+    pub(super) fn from_code(code: u32) -> Option<Self> {
+        Self::ALL.iter().find(|entry| entry.2 == code).map(|entry| entry.0)
+    }
+
+    fn entry(self) -> (Self, &'static str, u32) {
+        Self::ALL[self as usize]
+    }
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.entry().1)
+    }
+}
+
+impl FromStr for Wait {
+    type Err = ParseWaitError;
+
+    fn from_str(given: &str) -> Result<Self, ParseWaitError> {
+        let known = Self::ALL.iter().find(|entry| entry.1 == given);
+        known.map(|entry| entry.0).ok_or_else(|| ParseWaitError { given: given.to_owned() })
+    }
+}
+
+/// The text names no way to wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseWaitError {
+    given: String,
+}
+
+impl fmt::Display for ParseWaitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is not a way to wait; allowed are spin, futex and sem", self.given)
+    }
+}
+
+impl error::Error for ParseWaitError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_codes_lead_back() {
+        for (wait, name, code) in Wait::ALL {
+            assert_eq!((name.parse(), Wait::from_code(code)), (Ok(wait), Some(wait)));
+            assert_eq!((wait.to_string().as_str(), wait.code()), (name, code));
+        }
+        assert_eq!(Wait::from_code(3), None);
+        assert!("poll".parse::<Wait>().is_err());
+    }
+}

@@ -1,0 +1,93 @@
+//! Taking a role, and giving it up.
+
+use super::{LOCKS, MEMBERSHIP, Role, Status, Tenure, status};
+use crate::error::{Error, ErrorKind, Result};
+use crate::layout::View;
+use crate::segment::{Locks, Segment};
+use crate::sys::process::ProcessId;
+
+/// A role held, with its proof of life.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    role: Role,
+    locks: Locks,
+    lock: u32,
+}
+
+/// Takes `role`, after its last holder has left or died. `None` if the segment's name no longer leads to it: it was
+/// removed after it had been opened, and the caller has to start over.
+///
+/// Waits for others that are joining. Fails with [`ErrorKind::RoleTaken`] or [`ErrorKind::Quarantined`].
+pub(crate) fn join(segment: &Segment, view: &View, role: Role) -> Result<Option<Seat>> {
+    let me = ProcessId::current().map_err(|e| {
+        Error::os(e, "identify this process in", "/proc").advise("ringway needs /proc to tell the living from the dead")
+    })?;
+    let locks = segment.locks()?;
+    locks.acquire(MEMBERSHIP)?;
+    let seat = join_locked(segment, view, role, &me, &locks);
+    locks.release(MEMBERSHIP);
+    Ok(seat?.map(|lock| Seat { role, locks, lock }))
+}
+
+fn join_locked(segment: &Segment, view: &View, role: Role, me: &ProcessId, locks: &Locks) -> Result<Option<u32>> {
+    if !segment.is_current()? {
+        return Ok(None);
+    }
+    let tried = || format!("become the {role} of");
+    match status(view, role, locks)?.1 {
+        Status::Vacant | Status::Left | Status::Dead { .. } => {}
+        Status::Alive { pid } => {
+            return Err(Error::new(ErrorKind::RoleTaken { pid }, tried(), segment)
+                .advise("wait until it has finished, or use another ring"));
+        }
+        Status::Quarantined { pid } => {
+            return Err(Error::new(ErrorKind::Quarantined { pid }, tried(), segment)
+                .advise("end that process; its role is free as soon as it is gone"));
+        }
+    }
+    for lock in role.locks() {
+        if locks.try_acquire(lock)? {
+            Tenure::record_joined(role.participant(view), me, lock);
+            return Ok(Some(lock));
+        }
+    }
+    Err(Error::new(ErrorKind::NoSpace, tried(), segment)
+        .advise("all of its locks are held by children forked from dead participants; end them"))
+}
+
+impl Seat {
+    /// What has become of the peer.
+    pub(crate) fn peer(&self, view: &View) -> Result<(Tenure, Status)> {
+        status(view, self.role.peer(), &self.locks)
+    }
+
+    /// Records that the role is free. The caller then tells the peer, and calls [`vacate`](Self::vacate).
+    pub(crate) fn leave(&self, view: &View) {
+        Tenure::record_left(self.role.participant(view));
+    }
+
+    /// Gives up the proof of life, and removes the segment if nobody uses or needs it any longer.
+    pub(crate) fn vacate(self, segment: &Segment, view: &View, persist: bool) {
+        self.locks.release(self.lock);
+        // Errors here leave the segment behind, for `remove` or the next user; there is nobody to tell.
+        while !persist && self.is_abandoned(view) && self.locks.try_acquire(MEMBERSHIP).unwrap_or(false) {
+            // Again, under the lock: nobody can have joined since.
+            let done = self.is_abandoned(view) && segment.unlink().is_ok();
+            self.locks.release(MEMBERSHIP);
+            if done {
+                break;
+            }
+        }
+    }
+
+    /// Nobody alive is attached, a producer has been there, and every message has been given back.
+    fn is_abandoned(&self, view: &View) -> bool {
+        let free = |role| {
+            matches!(status(view, role, &self.locks), Ok((_, Status::Vacant | Status::Left | Status::Dead { .. })))
+        };
+        let joined = Tenure::load(Role::Producer.participant(view)).generation() > 0;
+        joined && free(Role::Producer) && free(Role::Consumer) && crate::ring::spsc::is_drained(view)
+    }
+}
+
+static_assertions::const_assert!(LOCKS > MEMBERSHIP);

@@ -1,0 +1,169 @@
+//! The record of a role's holder, and what has become of that holder.
+
+use super::Role;
+use crate::error::Result;
+use crate::layout::{Participant, View};
+use crate::primitive::Ordering;
+use crate::segment::Locks;
+use crate::sys::process::{Fate, ProcessId};
+
+/// Whether a role is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Nobody has held it yet.
+    Vacant,
+    /// Somebody joined and has not left; perhaps it is dead.
+    Present,
+    /// The last holder left in good order.
+    Left,
+}
+
+/// One word: `[generation: 32 | deaths: 30 | state: 2]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tenure(u64);
+
+impl Tenure {
+    /// Acquires all that the holder did before it recorded this.
+    #[inline]
+    pub(crate) fn load(participant: &Participant) -> Self {
+        // Pairs with the stores in `record_joined` and `record_left`.
+        Self(participant.tenure.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn state(self) -> State {
+        match self.0 & 3 {
+            0 => State::Vacant,
+            1 => State::Present,
+            _ => State::Left,
+        }
+    }
+
+    /// How many deaths have been noted by a successor.
+    pub(crate) fn deaths(self) -> u32 {
+        (self.0 >> 2) as u32 & 0x3fff_ffff
+    }
+
+    /// How often the role was taken.
+    pub(crate) fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    fn new(generation: u32, deaths: u32, state: State) -> Self {
+        let state = match state {
+            State::Vacant => 0,
+            State::Present => 1,
+            State::Left => 2,
+        };
+        Self(u64::from(generation) << 32 | u64::from(deaths & 0x3fff_ffff) << 2 | state)
+    }
+
+    /// The caller holds the membership lock and `lock`, and has found the role free.
+    pub(super) fn record_joined(participant: &Participant, me: &ProcessId, lock: u32) {
+        let last = Self::load(participant);
+        let [a, b] =
+            [&me.boot_id[..8], &me.boot_id[8..]].map(|half| u64::from_le_bytes(half.try_into().unwrap_or([0; 8])));
+        // Relaxed: published by the store of the tenure.
+        participant.lock.store(lock, Ordering::Relaxed);
+        participant.pid.store(me.pid, Ordering::Relaxed);
+        participant.pid_namespace.store(me.pid_namespace, Ordering::Relaxed);
+        participant.start_time.store(me.start_time, Ordering::Relaxed);
+        participant.boot_id[0].store(a, Ordering::Relaxed);
+        participant.boot_id[1].store(b, Ordering::Relaxed);
+        let deaths = last.deaths() + u32::from(last.state() == State::Present);
+        let next = Self::new(last.generation().wrapping_add(1), deaths, State::Present);
+        // Pairs with `load`.
+        participant.tenure.store(next.0, Ordering::Release);
+    }
+
+    /// The caller is the holder.
+    pub(super) fn record_left(participant: &Participant) {
+        let last = Self::load(participant);
+        // Pairs with `load`: who sees it sees all that was published.
+        participant.tenure.store(Self::new(last.generation(), last.deaths(), State::Left).0, Ordering::Release);
+    }
+}
+
+/// What has become of a role's holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// Nobody has held the role yet.
+    Vacant,
+    /// The process `pid` holds it.
+    Alive {
+        /// In its own namespace.
+        pid: u32,
+    },
+    /// The process `pid` held it and died.
+    Dead {
+        /// In its own namespace.
+        pid: u32,
+    },
+    /// The process `pid` holds it and is alive, but has lost its proof of life.
+    Quarantined {
+        /// In its own namespace.
+        pid: u32,
+    },
+    /// The last holder left in good order.
+    Left,
+}
+
+/// Finds out what has become of the holder of `role`, and says with it the tenure it speaks of.
+pub(crate) fn status(view: &View, role: Role, locks: &Locks) -> Result<(Tenure, Status)> {
+    let participant = role.participant(view);
+    let mut tenure = Tenure::load(participant);
+    // A record that changes under us belongs to somebody who joins or leaves right now, under a lock; twice is plenty.
+    for _ in 0..4 {
+        let status = match tenure.state() {
+            State::Vacant => Status::Vacant,
+            State::Left => Status::Left,
+            State::Present => present(participant, role, locks)?,
+        };
+        let again = Tenure::load(participant);
+        if again == tenure {
+            return Ok((tenure, status));
+        }
+        tenure = again;
+    }
+    // Relaxed: it is only reported.
+    Ok((tenure, Status::Alive { pid: participant.pid.load(Ordering::Relaxed) }))
+}
+
+fn present(participant: &Participant, role: Role, locks: &Locks) -> Result<Status> {
+    // Relaxed: ordered behind the load of the tenure that the caller made; checked by its second load.
+    let lock = participant.lock.load(Ordering::Relaxed);
+    let [a, b] = [0, 1].map(|i| participant.boot_id[i].load(Ordering::Relaxed).to_le_bytes());
+    let mut boot_id = [0; 16];
+    boot_id[..8].copy_from_slice(&a);
+    boot_id[8..].copy_from_slice(&b);
+    let pid = participant.pid.load(Ordering::Relaxed);
+    let process = ProcessId {
+        boot_id,
+        pid_namespace: participant.pid_namespace.load(Ordering::Relaxed),
+        pid,
+        start_time: participant.start_time.load(Ordering::Relaxed),
+    };
+    // The lock first, the process after: see `ProcessId::fate`.
+    let held = role.locks().contains(&lock) && locks.is_held(lock)?;
+    Ok(match (held, process.fate()) {
+        (true, Fate::Gone) => Status::Dead { pid },
+        (true, Fate::Alive | Fate::Unknown) => Status::Alive { pid },
+        (false, Fate::Alive) => Status::Quarantined { pid },
+        (false, Fate::Gone | Fate::Unknown) => Status::Dead { pid },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenure_holds_its_extremes() {
+        for state in [State::Vacant, State::Present, State::Left] {
+            for (generation, deaths) in [(0, 0), (u32::MAX, 0x3fff_ffff), (7, 3)] {
+                let tenure = Tenure::new(generation, deaths, state);
+                assert_eq!((tenure.generation(), tenure.deaths(), tenure.state()), (generation, deaths, state));
+            }
+        }
+        assert_eq!(Tenure(0).state(), State::Vacant, "fresh memory");
+    }
+}

@@ -1,0 +1,166 @@
+//! Segments that are files: POSIX shared memory, mapped files and memfds.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::ptr::NonNull;
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use super::locks::Holder;
+use super::name::{Name, SHM_DIRECTORY};
+use super::{Metadata, PAGE, publish};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::file::{self, Identity};
+use crate::sys::memfd;
+
+/// A file and its mapping. The descriptor outlives the creation so that locks can open the file anew.
+#[derive(Debug)]
+pub(super) struct Mapped {
+    map: MmapRaw,
+    file: File,
+    identity: Identity,
+    writable: bool,
+}
+
+impl Mapped {
+    /// A finished segment that lacks nothing but its name.
+    pub(super) fn prepare(
+        name: &Name,
+        path: &Path,
+        size: usize,
+        perm: u32,
+        init: impl FnOnce(NonNull<u8>),
+    ) -> Result<Self> {
+        let directory = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        let file = file::create_unnamed(directory, perm).map_err(|e| cannot_create(e, name, directory))?;
+        file::allocate(&file, size as u64).map_err(|e| cannot_allocate(e, name, size, directory))?;
+        let mapped = Self::map(file, size, true).map_err(|e| Error::os(e, "map", name))?;
+        publish(mapped.as_ptr(), init);
+        Ok(mapped)
+    }
+
+    /// Gives it its name; false if that is taken.
+    pub(super) fn give_name(&self, name: &Name, path: &Path) -> Result<bool> {
+        match file::give_name(&self.file, path) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(e) => Err(Error::os(e, "give a name to", name)),
+        }
+    }
+
+    pub(super) fn open(name: &Name, path: &Path, writable: bool) -> Result<Self> {
+        let file = file::open(path, writable).map_err(|e| cannot_open(e, name, path))?;
+        let metadata = file.metadata().map_err(|e| Error::os(e, "open", name))?;
+        if !metadata.is_file() {
+            return Err(Error::new(ErrorKind::NotARing, "open", name).advise("it is not a regular file"));
+        }
+        match usize::try_from(metadata.len()) {
+            Ok(size) if size >= PAGE => Self::map(file, size, writable).map_err(|e| Error::os(e, "map", name)),
+            _ => Err(Error::new(ErrorKind::NotARing, "open", name)
+                .advise(format!("it has {} bytes, and the smallest segment has {PAGE}", metadata.len()))),
+        }
+    }
+
+    pub(super) fn memfd(label: &str, size: usize, perm: u32, init: impl FnOnce(NonNull<u8>)) -> Result<Self> {
+        let object = || format!("memfd:{label}");
+        let file = memfd::create(label, size as u64, perm)
+            .map_err(|e| Error::os(e, format!("allocate {size} bytes for"), object()))?;
+        let mapped = Self::map(file, size, true).map_err(|e| Error::os(e, "map", object()))?;
+        publish(mapped.as_ptr(), init);
+        Ok(mapped)
+    }
+
+    fn map(file: File, size: usize, writable: bool) -> io::Result<Self> {
+        let identity = Identity::from(&file.metadata()?);
+        let mut options = MmapOptions::new();
+        options.len(size);
+        let map = if writable { options.map_raw(&file)? } else { options.map_raw_read_only(&file)? };
+        Ok(Self { map, file, identity, writable })
+    }
+
+    pub(super) fn as_ptr(&self) -> NonNull<u8> {
+        // A mapping never starts at address 0.
+        NonNull::new(self.map.as_mut_ptr()).unwrap_or(NonNull::dangling())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Whether `path` leads to this file.
+    pub(super) fn is_at(&self, path: &Path) -> io::Result<bool> {
+        match fs::symlink_metadata(path) {
+            Ok(metadata) => Ok(Identity::from(&metadata) == self.identity),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    pub(super) fn metadata(&self) -> io::Result<Metadata> {
+        let metadata = self.file.metadata()?;
+        Ok(Metadata::of_file(&metadata))
+    }
+
+    pub(super) fn lock_holder(&self) -> io::Result<Holder> {
+        Ok(Holder::File(file::reopen(&self.file, self.writable)?))
+    }
+}
+
+/// Takes the name off a file, whatever is in it.
+pub(super) fn remove(name: &Name, path: &Path) -> Result<()> {
+    let metadata = fs::symlink_metadata(path).map_err(|e| cannot_open(e, name, path))?;
+    if !metadata.is_file() {
+        return Err(Error::new(ErrorKind::NotARing, "remove", name).advise("it is not a regular file"));
+    }
+    fs::remove_file(path).map_err(|e| Error::os(e, "remove", name))
+}
+
+fn cannot_create(source: io::Error, name: &Name, directory: &Path) -> Error {
+    match (source.raw_os_error(), name) {
+        // EISDIR is what kernels say that don't know O_TMPFILE at all.
+        (Some(libc::EOPNOTSUPP | libc::EISDIR), _) => Error::new(ErrorKind::Unsupported, "create", name).advise(format!(
+            "the file system of {} has no unnamed files (O_TMPFILE), without which a crash could leave half a segment: \
+             use another directory, or shm:",
+            directory.display()
+        )),
+        (Some(libc::ENOENT), Name::Posix(_)) => no_shm(name),
+        (Some(libc::ENOENT), _) => {
+            Error::os(source, "create", name).advise(format!("create the directory {} first", directory.display()))
+        }
+        (Some(libc::EMFILE), _) => Error::os(source, "create", name).advise("see `ulimit -n`"),
+        _ => Error::os(source, "create", name),
+    }
+}
+
+fn cannot_allocate(source: io::Error, name: &Name, size: usize, directory: &Path) -> Error {
+    Error::os(source, format!("allocate {size} bytes for"), name)
+        .advise(format!("`df -h {}` shows how much is free", directory.display()))
+}
+
+fn cannot_open(source: io::Error, name: &Name, path: &Path) -> Error {
+    match source.raw_os_error() {
+        Some(libc::ELOOP) => Error::new(ErrorKind::NotARing, "open", name)
+            .advise("it is a symbolic link: name the file that it leads to"),
+        Some(libc::EISDIR) => Error::new(ErrorKind::NotARing, "open", name).advise("it is a directory"),
+        Some(libc::ENOENT) if matches!(name, Name::Posix(_)) && !Path::new(SHM_DIRECTORY).is_dir() => no_shm(name),
+        Some(libc::EACCES) => match fs::symlink_metadata(path) {
+            Ok(metadata) => Error::os(source, "open", name).advise(format!(
+                "it belongs to user {} and has mode {:04o}",
+                metadata.uid(),
+                metadata.mode() & 0o7777
+            )),
+            Err(_) => Error::os(source, "open", name),
+        },
+        _ => Error::os(source, "open", name),
+    }
+}
+
+fn no_shm(name: &Name) -> Error {
+    Error::new(ErrorKind::Unsupported, "use", name)
+        .advise(format!("{SHM_DIRECTORY} is missing: mount a tmpfs there, or use a file: or sysv: address"))
+}

@@ -1,0 +1,5 @@
+//! Where a channel lives: addresses.
+
+mod address;
+
+pub use address::{Address, ParseAddressError, Ring, Target};

@@ -1,0 +1,3 @@
+//! How an endpoint waits for its peer.
+
+pub mod event;

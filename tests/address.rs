@@ -1,0 +1,223 @@
+//! Addresses read and print as documented, and nothing anyone may type breaks the parser.
+
+use proptest::prelude::*;
+use ringway::{
+    segment::{Key, Name},
+    transport::{Address, Ring, Target},
+    wait::Wait,
+};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
+
+fn parse(text: &str) -> Address {
+    text.parse().unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn posix(name: &str) -> Target {
+    Target::Segment(Name::Posix(name.to_owned()))
+}
+
+fn file(path: &[u8]) -> Target {
+    Target::Segment(Name::File(PathBuf::from(OsStr::from_bytes(path))))
+}
+
+fn sysv(path: &str, id: u8) -> Target {
+    Target::Segment(Name::SysV(Key::Path { path: PathBuf::from(path), id }))
+}
+
+#[test]
+fn every_scheme_names_its_target() {
+    for (text, target) in [
+        ("shm:///orders", posix("orders")),
+        ("shm:///50%25%20off", posix("50% off")),
+        ("sysv:///run/orders?id=7", sysv("/run/orders", 7)),
+        ("sysv:///run/orders", sysv("/run/orders", 1)),
+        ("sysv:?key=0x51", Target::Segment(Name::SysV(Key::Raw(0x51)))),
+        ("sysv:?key=0xffffffff", Target::Segment(Name::SysV(Key::Raw(-1)))),
+        ("file:///data/orders.ring", file(b"/data/orders.ring")),
+        ("file:///data/%ff%3F", file(b"/data/\xff?")),
+        ("anon:orders", Target::Anonymous("orders".to_owned())),
+    ] {
+        assert_eq!(parse(text).target(), &target, "{text}");
+    }
+}
+
+#[test]
+fn options_are_read_and_absent_ones_are_none() {
+    let address = parse("shm:///a?persist=yes&perm=0640&wait=sem&max_message=64KiB&capacity=4MiB&ring=spsc");
+    assert_eq!(address.ring(), Some(Ring::Spsc));
+    assert_eq!(address.capacity(), Some(4 << 20));
+    assert_eq!(address.max_message(), Some(64 << 10));
+    assert_eq!(address.wait(), Some(Wait::Semaphore));
+    assert_eq!(address.perm(), Some(0o640));
+    assert_eq!(address.persist(), Some(true));
+
+    let bare = parse("shm:///a");
+    assert_eq!((bare.ring(), bare.capacity(), bare.max_message()), (None, None, None));
+    assert_eq!((bare.wait(), bare.perm(), bare.persist()), (None, None, None));
+}
+
+#[test]
+fn addresses_print_in_normal_form() {
+    for (text, printed) in [
+        ("shm:///orders", "shm:///orders"),
+        ("shm:///a?wait=spin&capacity=4096KiB", "shm:///a?capacity=4MiB&wait=spin"),
+        ("shm:///a?perm=7&persist=no", "shm:///a?perm=0007&persist=no"),
+        ("shm:///%6frders%20%c3%A4", "shm:///orders%20%C3%A4"),
+        ("shm:///ä", "shm:///%C3%A4"),
+        ("sysv:///run/q?id=1&wait=futex", "sysv:///run/q?wait=futex"),
+        ("sysv:///run/q?wait=futex&id=255", "sysv:///run/q?id=255&wait=futex"),
+        ("sysv:?wait=futex&key=0xDEADBEEF", "sysv:?key=0xdeadbeef&wait=futex"),
+        ("file:////data/./x//y/", "file:///data/x/y"),
+        ("file:///data/../x%2Fy", "file:///data/../x/y"),
+        ("anon:a?ring=spsc&max_message=0", "anon:a?ring=spsc&max_message=0B"),
+    ] {
+        assert_eq!(parse(text).to_string(), printed, "{text}");
+    }
+}
+
+#[test]
+fn errors_say_what_is_wrong_and_what_is_allowed() {
+    let schemes = "allowed are shm:///name, sysv:///path?id=7, sysv:?key=0x51, file:///path and anon:name";
+    let options = "allowed here are ring, capacity, max_message, wait, perm, persist";
+    let sysv = "a System V segment is written sysv:///path?id=7 or sysv:?key=0x51, never both";
+    for (text, problem) in [
+        ("", &*format!("it has no scheme; {schemes}")),
+        ("orders", &format!("it has no scheme; {schemes}")),
+        ("orders?a:b", &format!("it has no scheme; {schemes}")),
+        ("memfd:///x", &format!("unknown scheme \"memfd\"; {schemes}")),
+        ("SHM:///x", &format!("unknown scheme \"SHM\"; {schemes}")),
+        ("shm:x", "POSIX shared memory is written shm:///name"),
+        ("shm://x", "POSIX shared memory is written shm:///name"),
+        ("shm:///", "the name is empty"),
+        ("shm:///?wait=spin", "the name is empty"),
+        ("shm:///a/b", "the name \"a/b\" has a slash in it"),
+        ("shm:///a%2Fb", "the name \"a/b\" has a slash in it"),
+        ("shm:///..", "\"..\" can't be a name"),
+        ("shm:///%ff", "the name \"%ff\" is not UTF-8"),
+        ("shm:///a%00", "a name or path can't contain a zero byte"),
+        ("shm:///a%2", "after % come two hexadecimal digits; % itself is %25"),
+        ("shm:///a%é", "after % come two hexadecimal digits; % itself is %25"),
+        ("shm:///a&wait=spin", "'&' is written %26 in a name or path"),
+        ("shm:///a#b", "'#' is written %23 in a name or path"),
+        ("anon:", "the name is empty"),
+        ("anon:///a", "the name \"///a\" has a slash in it"),
+        ("file:x", "a mapped file is written file:///path"),
+        ("file://x/y", "a mapped file is written file:///path"),
+        ("file:///", "the path \"/\" names no file"),
+        ("file:///a/..", "the path \"/a/..\" names no file"),
+        ("sysv:", sysv),
+        ("sysv:?id=7", sysv),
+        ("sysv:///x?key=0x51", sysv),
+        ("sysv:x?key=0x51", sysv),
+        ("sysv:?key=0x51&id=7", sysv),
+        ("sysv:///x?id=0", "id=0 is not a number from 1 to 255"),
+        ("sysv:///x?id=256", "id=256 is not a number from 1 to 255"),
+        ("sysv:///x?id=+7", "id=+7 is not a number from 1 to 255"),
+        ("sysv:?key=0x0", "key=0x0 is not a hexadecimal number from 0x1 to 0xffffffff"),
+        ("sysv:?key=81", "key=81 is not a hexadecimal number from 0x1 to 0xffffffff"),
+        ("sysv:?key=0x+1", "key=0x+1 is not a hexadecimal number from 0x1 to 0xffffffff"),
+        ("sysv:?key=0x100000000", "key=0x100000000 is not a hexadecimal number from 0x1 to 0xffffffff"),
+        ("shm:///a?", &format!("\"\" is not a key=value; {options}")),
+        ("shm:///a?wait=spin&", &format!("\"\" is not a key=value; {options}")),
+        ("shm:///a?spin", &format!("\"spin\" is not a key=value; {options}")),
+        ("shm:///a?size=4MiB", &format!("unknown key \"size\"; {options}")),
+        ("shm:///a?id=7", &format!("unknown key \"id\"; {options}")),
+        ("anon:a?perm=0600", "unknown key \"perm\"; allowed here are ring, capacity, max_message, wait"),
+        ("shm:///a?wait=spin&wait=spin", "wait is given twice"),
+        ("shm:///a?ring=mpmc", "ring=mpmc is not available in this version; allowed is ring=spsc"),
+        ("shm:///a?ring=mpsc", "ring=mpsc is unknown; allowed is ring=spsc"),
+        ("shm:///a?wait=nap", "wait: \"nap\" is not a way to wait; allowed are spin, futex and sem"),
+        ("shm:///a?perm=0800", "perm=0800 is not an octal number of at most 0777"),
+        ("shm:///a?perm=01000", "perm=01000 is not an octal number of at most 0777"),
+        ("shm:///a?perm=+600", "perm=+600 is not an octal number of at most 0777"),
+        ("shm:///a?perm=", "perm= is not an octal number of at most 0777"),
+        ("shm:///a?persist=true", "persist=true is neither persist=yes nor persist=no"),
+    ] {
+        let error = text.parse::<Address>().expect_err(text);
+        assert_eq!(error.to_string(), format!("bad address {text:?}: {problem}"));
+    }
+    let error = "shm:///a?capacity=4mb".parse::<Address>().unwrap_err().to_string();
+    assert!(error.contains("capacity: \"4mb\" is not a size: \"mb\" is no unit of it; write"), "{error}");
+}
+
+/// Any byte a path may hold, escaped by a rule of its own: always.
+fn escaped(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("%{byte:02x}")).collect()
+}
+
+fn component() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec((1..=u8::MAX).prop_filter("a slash separates", |&byte| byte != b'/'), 1..12)
+        .prop_filter("dots are no file", |name| name != b"." && name != b"..")
+}
+
+fn query() -> impl Strategy<Value = Vec<String>> {
+    let bytes = prop_oneof![any::<u64>(), (0..24_u32).prop_map(|shift| 1 << shift)];
+    let options = (
+        prop::option::of(Just("ring=spsc".to_owned())),
+        prop::option::of(bytes.clone().prop_map(|bytes| format!("capacity={bytes}"))),
+        prop::option::of(bytes.prop_map(|bytes| format!("max_message={bytes}B"))),
+        prop::option::of(prop::sample::select(vec!["spin", "futex", "sem"]).prop_map(|wait| format!("wait={wait}"))),
+        prop::option::of((0..=0o777_u32).prop_map(|bits| format!("perm={bits:o}"))),
+        prop::option::of(prop::sample::select(vec!["persist=yes", "persist=no"]).prop_map(str::to_owned)),
+    );
+    options.prop_flat_map(|(a, b, c, d, e, f)| {
+        Just([a, b, c, d, e, f].into_iter().flatten().collect::<Vec<_>>()).prop_shuffle()
+    })
+}
+
+fn with_query(place: String, query: &[String]) -> String {
+    if query.is_empty() { place } else { format!("{place}?{}", query.join("&")) }
+}
+
+fn assert_round_trips(address: &Address) {
+    let printed = address.to_string();
+    assert!(printed.bytes().all(|byte| byte.is_ascii_graphic()), "{printed:?}");
+    assert_eq!(&parse(&printed), address);
+    assert_eq!(parse(&printed).to_string(), printed);
+}
+
+proptest! {
+    #[test]
+    fn names_and_options_round_trip(name in "[^/\0]{1,12}", query in query()) {
+        prop_assume!(name != "." && name != "..");
+        let address = parse(&with_query(format!("shm:///{}", escaped(name.as_bytes())), &query));
+        prop_assert_eq!(address.target(), &posix(&name));
+        assert_round_trips(&address);
+        prop_assert_eq!(address.to_string().split_once('?').map_or(0, |(_, q)| q.split('&').count()), query.len());
+    }
+
+    #[test]
+    fn paths_are_byte_strings_and_round_trip(components in prop::collection::vec(component(), 1..4), query in query()) {
+        let path: Vec<u8> = components.iter().flat_map(|name| [b"/", &name[..]].concat()).collect();
+        let address = parse(&with_query(format!("file:///{}", escaped(&path[1..])), &query));
+        prop_assert_eq!(address.target(), &file(&path));
+        assert_round_trips(&address);
+    }
+
+    #[test]
+    fn system_v_keys_round_trip(key in 1..=u32::MAX, id in 1..=u8::MAX, query in query()) {
+        for own in [format!("sysv:?key={key:#x}"), format!("sysv:///run/q?id={id}")] {
+            let text = std::iter::once(own).chain(query.iter().cloned()).collect::<Vec<_>>().join("&");
+            assert_round_trips(&parse(&text));
+        }
+    }
+
+    #[test]
+    fn arbitrary_text_is_refused_or_round_trips(
+        parts in prop::collection::vec(
+            prop_oneof![
+                any::<String>(),
+                prop::sample::select(vec![
+                    "shm:///", "sysv:", "sysv:///", "file:///", "anon:", "?", "&", "=", "%", "%2F", "/", ".", "..", "a",
+                    "id=7", "key=0x51", "ring=spsc", "capacity=", "4MiB", "wait=spin", "perm=0600", "persist=no",
+                ])
+                .prop_map(str::to_owned),
+            ],
+            0..8,
+        )
+    ) {
+        if let Ok(address) = parts.concat().parse::<Address>() {
+            assert_round_trips(&address);
+        }
+    }
+}
