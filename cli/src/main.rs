@@ -2,7 +2,7 @@
 
 mod bench;
 
-use std::process::ExitCode;
+use std::{io::ErrorKind, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ringway: {error}");
-            ExitCode::from(1)
+            ExitCode::from(if error.kind() == ErrorKind::InvalidInput { 2 } else { 1 })
         }
     }
 }

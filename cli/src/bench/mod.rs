@@ -9,6 +9,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
+use ringway::units::{ByteSize, ParseUnitError};
 use ringway_harness::{Block, Pair, Plan, SIZES, rounds::usual_canary};
 use rows::Transport;
 
@@ -22,7 +23,7 @@ pub struct Args {
     /// Only these transports
     #[arg(long, value_delimiter = ',', value_name = "TRANSPORT")]
     only: Vec<Transport>,
-    /// Only these message sizes: 8, 64, 256, 1KiB, 4KiB, 64KiB
+    /// Only these message sizes, of 8, 64, 256, 1KiB, 4KiB and 64KiB
     #[arg(long, value_delimiter = ',', value_parser = size)]
     size: Vec<usize>,
     /// How often each row is measured; its median is shown
@@ -72,13 +73,9 @@ pub fn run(args: &Args) -> io::Result<()> {
 }
 
 fn size(text: &str) -> Result<usize, String> {
-    let (number, unit) = match text.strip_suffix("KiB").or_else(|| text.strip_suffix('K')) {
-        Some(number) => (number, 1024),
-        None => (text.strip_suffix('B').unwrap_or(text), 1),
-    };
-    let size = number.trim().parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
-    size.filter(|size| SIZES.contains(size))
-        .ok_or_else(|| format!("the sizes measured are {}", SIZES.map(report::bytes).join(", ")))
+    let ByteSize(bytes) = text.parse().map_err(|error: ParseUnitError| error.to_string())?;
+    let allowed = || SIZES.map(|size| ByteSize(size as u64).to_string()).join(", ");
+    SIZES.into_iter().find(|&size| size as u64 == bytes).ok_or_else(|| format!("the sizes measured are {}", allowed()))
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

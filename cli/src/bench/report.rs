@@ -3,6 +3,7 @@
 use std::{fmt::Write, io};
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets::UTF8_HORIZONTAL_ONLY};
+use ringway::units::ByteSize;
 use ringway_harness::{Row, cpus::Cpus, rounds::Measured};
 use serde::Serialize;
 
@@ -111,7 +112,7 @@ fn streams(results: &[&Outcome]) -> Table {
     let mut table = table();
     let mut header = vec!["".to_owned(), "waits".to_owned()];
     header.extend(batches.then(|| "batch".to_owned()));
-    header.extend(sizes.iter().map(|&size| bytes(size)));
+    header.extend(sizes.iter().map(|&size| ByteSize(size as u64).to_string()));
     header.push("canary".to_owned());
     table.set_header(header.into_iter().map(|text| Cell::new(text).add_attribute(Attribute::Bold)));
     for line in results.chunk_by(|a, b| Key { size: 0, ..a.key.clone() } == Key { size: 0, ..b.key.clone() }) {
@@ -140,7 +141,7 @@ fn latencies(results: &[&Outcome], canary: Option<f64>) -> Table {
     for result in results {
         let ns = result.measured.ns.median;
         let mut cells = who(result);
-        cells.extend(sizes.then(|| Cell::new(bytes(result.key.size))));
+        cells.extend(sizes.then(|| Cell::new(ByteSize(result.key.size as u64))));
         cells.push(figure(result, time(ns)));
         for share in [0.5, 0.99, 0.999] {
             let ns = result.quantile(share);
@@ -200,14 +201,5 @@ fn time(ns: f64) -> String {
         ..1e5 => format!("{:.1} µs", ns / 1e3),
         ..1e7 => format!("{:.0} µs", ns / 1e3),
         _ => format!("{:.0} ms", ns / 1e6),
-    }
-}
-
-/// A number of bytes as people write it.
-pub fn bytes(bytes: usize) -> String {
-    match bytes {
-        0..1024 => format!("{bytes} B"),
-        1024..1_048_576 => format!("{}KiB", bytes >> 10),
-        _ => format!("{}MiB", bytes >> 20),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 
+use ringway::units::ByteSize;
 use ringway_harness::{
     Between, Link, Row, SIZES,
     block::{self, Stream},
@@ -70,7 +71,8 @@ impl fmt::Display for Key {
             Metric::OneWay => "one way",
             Metric::RoundTrip => "round trip",
         };
-        write!(f, "{} {metric}, {} B, {}", name(&self.transport), self.size, name(&self.wait))
+        let (transport, size, wait) = (name(&self.transport), ByteSize(self.size as u64), name(&self.wait));
+        write!(f, "{transport} {metric}, {size}, {wait}")
     }
 }
 
@@ -157,7 +159,7 @@ impl Way {
         if (size + 16) * batch > room {
             return None;
         }
-        let ring = self.ring.map(|bytes| format!("spsc/{}", super::report::bytes(bytes)));
+        let ring = self.ring.map(|bytes| format!("spsc/{}", ByteSize(bytes as u64)));
         let key = Key { transport: self.transport, ring, wait: self.wait, size, batch, metric };
         let waiting = if self.wait == Wait::Spin { Waiting::Spin } else { Waiting::Sleep };
         Some(match self.transport {
