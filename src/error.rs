@@ -20,6 +20,8 @@ pub enum ErrorKind {
     NewerVersion,
     /// The segment exists with another geometry, ring kind or wait strategy than was asked for.
     Mismatch,
+    /// The ring was found to hold what no correct peer writes, and is of no further use.
+    Poisoned,
     /// The role is held by the living process `pid`.
     RoleTaken {
         /// The holder's process id, in its own pid namespace.
@@ -98,6 +100,7 @@ impl fmt::Display for Error {
             (None, ErrorKind::NotARing) => f.write_str(": it is not a ringway segment")?,
             (None, ErrorKind::NewerVersion) => f.write_str(": it was made by a newer version of ringway")?,
             (None, ErrorKind::Mismatch) => f.write_str(": it exists with other properties")?,
+            (None, ErrorKind::Poisoned) => f.write_str(": it is poisoned, it holds what no correct peer writes")?,
             (None, ErrorKind::RoleTaken { pid }) => write!(f, ": the role is held by process {pid}")?,
             (None, ErrorKind::Quarantined { pid }) => {
                 write!(f, ": process {pid} is alive but its proof of life was closed under it")?;

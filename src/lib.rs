@@ -1,6 +1,8 @@
 //! Zero-copy shared-memory ring buffers that survive `kill -9`.
 
 #[cfg(not(ringway_loom))]
+mod channel;
+#[cfg(not(ringway_loom))]
 pub mod error;
 #[cfg(not(ringway_loom))]
 mod layout;
@@ -23,3 +25,12 @@ pub mod units;
 mod wait;
 #[cfg(ringway_loom)]
 pub mod wait;
+
+#[cfg(not(ringway_loom))]
+pub use channel::{Options, Peer, PeerState, Profile, RecvError, Report, SendError, Takeover, inspect, spsc};
+#[cfg(not(ringway_loom))]
+pub use error::{Error, ErrorKind, Result};
+#[cfg(not(ringway_loom))]
+pub use layout::{ParseWaitError, Wait};
+#[cfg(not(ringway_loom))]
+pub use transport::{Address, Receiver, Sender};

@@ -350,16 +350,36 @@ impl<W: Words> Reader<W> {
         Ok(Record { position, payload: position + HEADER, length, tag: header.tag(), end })
     }
 
-    /// [`take`](Self::take), or if there is nothing and `ended` says that nothing will follow, a last look.
+    /// Whether a message is published, without taking it.
+    ///
+    /// # Errors
+    /// None; the signature is that of [`take`](Self::take).
+    #[inline]
+    pub fn peek(&mut self) -> Result<Option<()>, Violation> {
+        // C1.
+        let header = Header::from_word(self.words.word(self.position).load(RECEIVE));
+        Ok(header.is_valid().then_some(()))
+    }
+
+    /// Makes the record at `position`, which was taken and not released, the next one again.
+    pub fn rewind(&mut self, position: u64) {
+        self.position = position;
+    }
+
+    /// Looks with `find`, and if there is nothing and `ended` says that nothing will follow, once more.
     ///
     /// `ended` must acquire what the producer did before it ended; so the second look sees all that it published.
     ///
     /// # Errors
-    /// As [`take`](Self::take).
+    /// Those of `find`.
     #[inline]
-    pub fn take_or_end(&mut self, ended: impl FnOnce() -> bool) -> Result<Next, Violation> {
-        if let Some(record) = self.take()? {
-            return Ok(Next::Record(record));
+    pub fn find_or_end<T>(
+        &mut self,
+        find: impl Fn(&mut Self) -> Result<Option<T>, Violation>,
+        ended: impl FnOnce() -> bool,
+    ) -> Result<Next<T>, Violation> {
+        if let Some(found) = find(self)? {
+            return Ok(Next::Found(found));
         }
         if !ended() {
             return Ok(Next::Empty);
@@ -367,7 +387,7 @@ impl<W: Words> Reader<W> {
         if cfg!(ringway_mutant = "no_last_look") {
             return Ok(Next::End);
         }
-        Ok(self.take()?.map_or(Next::End, Next::Record))
+        Ok(find(self)?.map_or(Next::End, Next::Found))
     }
 
     /// Gives back all records that end at or before `end`, a [`Record::end`].
@@ -391,9 +411,9 @@ impl<W: Words> Reader<W> {
 
 /// What the consumer finds next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum Next<T> {
     /// A message.
-    Record(Record),
+    Found(T),
     /// Nothing yet.
     Empty,
     /// Nothing, and nothing will follow.

@@ -153,3 +153,203 @@ impl Table {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::segment::{Key, Name, Segment, remove};
+    use crate::sys::child::Child;
+
+    struct Named(Name);
+
+    impl Drop for Named {
+        fn drop(&mut self) {
+            let _ = remove(&self.0);
+        }
+    }
+
+    /// Names that carry the pid and `number`, which no two tests share.
+    fn names(number: i32) -> [Named; 2] {
+        let pid = std::process::id();
+        let key = 0x2000_0000 | number << 22 | pid as i32;
+        [Named(Name::Posix(format!("ringway-locks-{pid}-{number}"))), Named(Name::SysV(Key::Raw(key)))]
+    }
+
+    fn create(name: &Name) -> Segment {
+        Segment::create_new(name, 4096, 0o600, 4, |_| {}).unwrap()
+    }
+
+    /// Runs `test` with a segment of each kind.
+    fn with_each(number: i32, test: impl Fn(&Segment)) {
+        for named in names(number) {
+            test(&create(&named.0));
+        }
+        test(&Segment::memfd("locks", 4096, 0o600, |_| {}).unwrap());
+        test(&Segment::heap(4096, |_| {}).unwrap());
+    }
+
+    #[test]
+    fn two_handles_of_one_process_exclude_each_other() {
+        with_each(1, |segment| {
+            let (a, b) = (segment.locks().unwrap(), segment.locks().unwrap());
+            assert!(!b.is_held(3).unwrap());
+            assert!(a.try_acquire(3).unwrap());
+            assert!(a.try_acquire(3).unwrap(), "it has it already");
+            a.acquire(3).unwrap();
+            assert!(b.is_held(3).unwrap() && !b.try_acquire(3).unwrap());
+            assert!(b.try_acquire(2).unwrap(), "another lock");
+            b.release(3);
+            assert!(b.is_held(3).unwrap(), "only the holder frees it");
+            a.release(3);
+            assert!(!b.is_held(3).unwrap() && b.try_acquire(3).unwrap());
+            drop(b);
+            assert!(!a.is_held(3).unwrap() && !a.is_held(2).unwrap());
+        });
+    }
+
+    #[test]
+    fn a_sleeper_gets_the_lock_when_it_is_freed() {
+        with_each(2, |segment| {
+            let holder = segment.locks().unwrap();
+            holder.acquire(0).unwrap();
+            std::thread::scope(|scope| {
+                let sleeper = scope.spawn(|| segment.locks().unwrap().acquire(0));
+                holder.release(0);
+                sleeper.join().unwrap().unwrap();
+            });
+            assert!(!holder.is_held(0).unwrap());
+        });
+    }
+
+    #[test]
+    fn death_frees_all() {
+        for named in names(3) {
+            let segment = create(&named.0);
+            let mine = segment.locks().unwrap();
+            let mut child = Child::fork(|tell| {
+                let theirs = segment.locks().unwrap();
+                theirs.acquire(0).unwrap();
+                theirs.acquire(2).unwrap();
+                tell.say(b'l');
+                tell.sleep_until_killed()
+            });
+            child.expect(b'l');
+            assert_eq!([0, 1, 2].map(|i| mine.is_held(i).unwrap()), [true, false, true]);
+            assert!(!mine.try_acquire(0).unwrap());
+            child.kill_without_reaping();
+            assert_eq!([0, 1, 2].map(|i| mine.is_held(i).unwrap()), [false; 3]);
+            assert!(mine.try_acquire(0).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_forked_copy_is_inert_and_does_not_keep_locks_alive() {
+        with_each(4, |segment| {
+            let (mine, other) = (segment.locks().unwrap(), segment.locks().unwrap());
+            mine.acquire(1).unwrap();
+            let holder = RefCell::new(Some(mine));
+            let mut child = Child::fork(|tell| {
+                let copy = holder.take().unwrap();
+                copy.release(1);
+                drop(copy);
+                tell.say(b'd');
+                tell.sleep_until_killed()
+            });
+            child.expect(b'd');
+            assert!(other.is_held(1).unwrap(), "the child's drop freed the parent's lock");
+            drop(child);
+            let mut child = Child::fork(|tell| {
+                tell.say(b'k');
+                tell.sleep_until_killed()
+            });
+            child.expect(b'k');
+            holder.take();
+            assert!(!other.is_held(1).unwrap(), "dropped here, though the child has the description");
+        });
+    }
+
+    #[test]
+    fn those_who_only_look_can_see_locks_but_not_take_them() {
+        let [posix, sysv] = names(5);
+        for named in [&posix, &sysv] {
+            let mine = create(&named.0).locks().unwrap();
+            mine.acquire(1).unwrap();
+            let reader = Segment::open_read_only(&named.0).unwrap().locks().unwrap();
+            assert!(reader.is_held(1).unwrap() && !reader.is_held(2).unwrap());
+        }
+        let reader = Segment::open_read_only(&posix.0).unwrap().locks().unwrap();
+        let error = reader.try_acquire(2).unwrap_err().to_string();
+        assert!(error.contains("opened read-only"), "{error}");
+    }
+
+    #[test]
+    fn the_semaphores_behind_the_locks_are_out_of_reach() {
+        let [_, sysv] = names(6);
+        let locks = create(&sysv.0).locks().unwrap();
+        for index in [4, 5, 6, u32::MAX] {
+            assert!(
+                locks.try_acquire(index).is_err() && locks.acquire(index).is_err() && locks.is_held(index).is_err()
+            );
+        }
+    }
+
+    #[test]
+    fn removal_of_a_system_v_segment_wakes_those_who_wait() {
+        let [_, sysv] = names(7);
+        let segment = create(&sysv.0);
+        let mine = segment.locks().unwrap();
+        mine.acquire(0).unwrap();
+        let mut waiter = Child::fork(|tell| {
+            let locks = segment.locks().unwrap();
+            tell.say(b'w');
+            assert_eq!(locks.acquire(0).unwrap_err().kind(), ErrorKind::NotFound);
+        });
+        waiter.expect(b'w');
+        segment.unlink().unwrap();
+        waiter.expect_success();
+        assert_eq!(mine.try_acquire(1).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    /// How members join and leave: whoever holds lock 0 of the segment that the name leads to is alone.
+    #[test]
+    fn a_lock_of_the_current_segment_excludes_all_others_through_removals() {
+        for named in names(8) {
+            let board = Segment::memfd("board", 4096, 0o600, |_| {}).unwrap();
+            // SAFETY: inside of a mapping that outlives the children, and only accessed atomically.
+            let [inside, left] = [0, 64].map(|o| unsafe { AtomicU32::from_ptr(board.as_ptr().as_ptr().add(o).cast()) });
+            let mut members = [0, 1, 2].map(|member| {
+                let name = &named.0;
+                Child::fork(move |_| {
+                    for round in 0..300 {
+                        let (segment, locks) = join(name);
+                        assert_eq!(inside.swap(1, Ordering::SeqCst), 0, "two at once");
+                        std::thread::yield_now();
+                        assert_eq!(inside.swap(0, Ordering::SeqCst), 1);
+                        if round % 3 == member {
+                            segment.unlink().unwrap();
+                            left.fetch_add(1, Ordering::SeqCst);
+                        }
+                        locks.release(0);
+                    }
+                })
+            });
+            members.iter_mut().for_each(Child::expect_success);
+            assert_eq!(left.load(Ordering::SeqCst), 300);
+        }
+    }
+
+    fn join(name: &Name) -> (Segment, Locks) {
+        loop {
+            let (segment, _) = Segment::open_or_create(name, 4096, 0o600, 4, |_| {}).unwrap();
+            let locks = segment.locks().unwrap();
+            match locks.acquire(0) {
+                Ok(()) if segment.is_current().unwrap() => return (segment, locks),
+                Ok(()) => {}
+                Err(e) => assert_eq!(e.kind(), ErrorKind::NotFound, "{e}"),
+            }
+        }
+    }
+}

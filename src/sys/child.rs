@@ -39,9 +39,14 @@ impl Child {
                 // Nor may it outlive a test run that is killed.
                 // SAFETY: a plain system call.
                 unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-                let failed = catch_unwind(AssertUnwindSafe(|| work(&mut Tell(tell)))).is_err();
-                // SAFETY: ends the process without running the parent's exit handlers a second time.
-                unsafe { libc::_exit(failed.into()) }
+                let failure = catch_unwind(AssertUnwindSafe(|| work(&mut Tell(tell)))).err();
+                let text = failure.as_ref().map_or("", |panic| panic.downcast_ref().map_or("?", String::as_str));
+                // SAFETY: a buffer and its length; then ends the process without running the parent's exit handlers a
+                // second time. Not by eprintln: the test harness of the parent would have to show it.
+                unsafe {
+                    libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len());
+                    libc::_exit(failure.is_some().into())
+                }
             }
             -1 => panic!("fork: {}", std::io::Error::last_os_error()),
             pid => Self { pid, heard, reaped: false },
@@ -82,13 +87,23 @@ impl Child {
         unsafe { libc::kill(self.pid, signal) };
     }
 
-    /// Waits for its end; its wait status.
-    pub fn reap(&mut self) -> libc::c_int {
+    /// Waits until it ends, or stops under a tracer; its wait status.
+    pub fn wait(&mut self) -> libc::c_int {
         let mut status = 0;
         // SAFETY: `status` is a valid place for the answer.
         assert_eq!(unsafe { libc::waitpid(self.pid, &mut status, 0) }, self.pid);
-        self.reaped = true;
+        self.reaped = !libc::WIFSTOPPED(status);
         status
+    }
+
+    /// Waits for its end; its wait status.
+    pub fn reap(&mut self) -> libc::c_int {
+        loop {
+            let status = self.wait();
+            if self.reaped {
+                return status;
+            }
+        }
     }
 
     /// Waits for its end, which must be a success.

@@ -1,3 +1,12 @@
-//! How an endpoint waits for its peer.
+//! How an endpoint waits for its peer, and how it tells it that there is something to see.
 
+#[cfg(not(ringway_loom))]
+mod backoff;
+#[cfg(not(ringway_loom))]
+mod blocking;
 pub mod event;
+
+#[cfg(not(ringway_loom))]
+pub(crate) use backoff::Backoff;
+#[cfg(not(ringway_loom))]
+pub(crate) use blocking::{Look, SLICE, SPIN, Sleeper, Waiting};

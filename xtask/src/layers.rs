@@ -107,9 +107,9 @@ fn used_modules<'a>(code: &'a str, roots: &[String]) -> Vec<(usize, &'a str)> {
                 Some(group) => first_words_in_group(group),
                 None => vec![first_word(rest)],
             };
-            // Only modules are lowercase and followed by a path; items that the root re-exports are not layers.
+            // Items that the root re-exports, such as `crate::Error`, are no modules; behind `super::` there may be others.
             let modules = names.into_iter().filter(|name| name.starts_with(char::is_lowercase));
-            let modules = modules.filter(|name| root == "crate::" && *name != "super" || height(name).is_some());
+            let modules = modules.filter(|name| root == "crate::" || height(name).is_some());
             used.extend(modules.map(|name| (line_of(code, at), name)));
         }
     }

@@ -39,7 +39,9 @@ impl Steps {
         let Tests { passed, failed } = self.tests;
         match outcome {
             Ok(()) => {
-                println!("{passed} passed, {failed} failed");
+                if passed > 0 {
+                    println!("{passed} passed, {failed} failed");
+                }
                 ExitCode::SUCCESS
             }
             Err(problem) => {

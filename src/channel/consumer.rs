@@ -1,0 +1,350 @@
+//! The consumer's end: receive, read in place, give back.
+
+use std::ops::Deref;
+use std::time::{Duration, Instant};
+
+use super::endpoint::{Endpoint, Gone, Unusable, deadline_at, deadline_in};
+use super::outcome::RecvError;
+use crate::layout::View;
+use crate::liveness::Role;
+use crate::ring::spsc::{Next, Reader, Record, Violation};
+use crate::wait::{Backoff, Look};
+
+/// The one that reads from a ring. Dropping it closes the ring for the producer.
+#[derive(Debug)]
+pub struct Consumer {
+    reader: Reader<View>,
+    end: Endpoint,
+    backoff: Backoff,
+}
+
+impl From<Unusable> for RecvError {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Fenced => Self::Fenced,
+            Unusable::Poisoned => Self::Poisoned,
+        }
+    }
+}
+
+/// A way to look into the ring.
+type Find<T> = fn(&mut Reader<View>) -> Result<Option<T>, Violation>;
+
+impl Consumer {
+    pub(super) fn new(reader: Reader<View>, end: Endpoint, backoff: Backoff) -> Self {
+        Self { reader, end, backoff }
+    }
+
+    /// Bytes of the ring.
+    pub fn capacity(&self) -> usize {
+        self.end.bounds.capacity as usize
+    }
+
+    /// The longest message, in bytes.
+    pub fn max_message(&self) -> usize {
+        self.end.bounds.max_message as usize
+    }
+
+    /// The next message, if there is one now. Never blocks.
+    ///
+    /// # Errors
+    /// [`Empty`](RecvError::Empty), [`Closed`](RecvError::Closed), [`PeerDied`](RecvError::PeerDied),
+    /// [`Fenced`](RecvError::Fenced) or [`Poisoned`](RecvError::Poisoned).
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<ReadGrant<'_>, RecvError> {
+        let record = self.try_record()?;
+        Ok(ReadGrant { consumer: self, record })
+    }
+
+    /// The next message; waits for it as long as it takes.
+    ///
+    /// # Errors
+    /// As [`try_recv`](Self::try_recv), but not `Empty`.
+    #[inline]
+    pub fn recv(&mut self) -> Result<ReadGrant<'_>, RecvError> {
+        let record = self.record(None)?;
+        Ok(ReadGrant { consumer: self, record })
+    }
+
+    /// [`recv`](Self::recv) for at most `timeout`.
+    ///
+    /// # Errors
+    /// Also [`Timeout`](RecvError::Timeout).
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<ReadGrant<'_>, RecvError> {
+        let record = self.record(Some(deadline_in(timeout)))?;
+        Ok(ReadGrant { consumer: self, record })
+    }
+
+    /// [`recv`](Self::recv) until `deadline`.
+    ///
+    /// # Errors
+    /// Also [`Timeout`](RecvError::Timeout).
+    pub fn recv_deadline(&mut self, deadline: Instant) -> Result<ReadGrant<'_>, RecvError> {
+        let record = self.record(Some(deadline_at(deadline)))?;
+        Ok(ReadGrant { consumer: self, record })
+    }
+
+    /// Up to `max` messages that are there now, to be given back all at once. Never blocks.
+    ///
+    /// # Errors
+    /// As [`try_recv`](Self::try_recv).
+    #[inline]
+    pub fn try_recv_batch(&mut self, max: usize) -> Result<ReadBatch<'_>, RecvError> {
+        self.try_find(Reader::peek)?;
+        Ok(ReadBatch { consumer: self, left: max, taken: false })
+    }
+
+    /// Waits for a message, then yields up to `max` that are there.
+    ///
+    /// ```
+    /// # use ringway::{Options, spsc};
+    /// let (mut producer, mut consumer) = spsc::channel(&Options::new())?;
+    /// producer.try_reserve(1)?.commit(1);
+    /// producer.try_reserve(2)?.commit(2);
+    /// let mut batch = consumer.recv_batch(32)?;
+    /// let lengths: Vec<usize> = (&mut batch).into_iter().map(|message| message.len()).collect();
+    /// assert_eq!(lengths, [1, 2]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    #[inline]
+    pub fn recv_batch(&mut self, max: usize) -> Result<ReadBatch<'_>, RecvError> {
+        self.find(Reader::peek, None)?;
+        Ok(ReadBatch { consumer: self, left: max, taken: false })
+    }
+
+    /// Who holds the other role, as the kernel knows it: costs system calls.
+    pub fn peer(&self) -> super::PeerState {
+        self.end.peer_status().into()
+    }
+
+    #[inline(always)]
+    pub(crate) fn try_record(&mut self) -> Result<Record, RecvError> {
+        self.try_find(Reader::take)
+    }
+
+    #[inline(always)]
+    pub(crate) fn record(&mut self, deadline: Option<Duration>) -> Result<Record, RecvError> {
+        self.find(Reader::take, deadline)
+    }
+
+    #[inline(always)]
+    fn try_find<T>(&mut self, find: Find<T>) -> Result<T, RecvError> {
+        self.end.check()?;
+        match find(&mut self.reader) {
+            Ok(Some(found)) => Ok(found),
+            _ => self.nothing(find),
+        }
+    }
+
+    #[inline(always)]
+    fn find<T>(&mut self, find: Find<T>, deadline: Option<Duration>) -> Result<T, RecvError> {
+        self.end.check()?;
+        match find(&mut self.reader) {
+            Ok(Some(found)) => {
+                self.backoff.succeeded();
+                Ok(found)
+            }
+            _ => self.wait_for(find, deadline),
+        }
+    }
+
+    #[cold]
+    fn nothing<T>(&mut self, find: Find<T>) -> Result<T, RecvError> {
+        let look = self.end.look_when_stuck(self.reader.position());
+        look_for(&mut self.reader, &mut self.end, find, look).unwrap_or(Err(RecvError::Empty))
+    }
+
+    #[cold]
+    fn wait_for<T>(&mut self, find: Find<T>, deadline: Option<Duration>) -> Result<T, RecvError> {
+        let Self { reader, end, backoff } = self;
+        let view = end.view();
+        let spin = end.spin;
+        let waiting = Endpoint::waiting(&view, Role::Consumer, end.own_sleeper());
+        let found = waiting.wait(spin, deadline, backoff, |look| look_for(reader, end, find, look));
+        backoff.succeeded();
+        found.unwrap_or(Err(RecvError::Timeout))
+    }
+
+    /// The payload of a record, to be read by a copy that expects races.
+    #[inline(always)]
+    pub(crate) fn payload(&self, record: &Record) -> *const u8 {
+        self.end.view().payload(record.payload).as_ptr()
+    }
+
+    /// Gives back all records up to this one.
+    #[inline(always)]
+    pub(crate) fn release(&self, end: u64) {
+        self.reader.release(end);
+        // A producer that falls asleep just now may be missed: whatever this side does next makes up for it, and the
+        // producer's slice if it does nothing.
+        self.end.wake_peer_soon();
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_redelivered(&self, record: &Record) -> bool {
+        self.reader.is_redelivered(record.position)
+    }
+
+    /// Takes back that a record was taken: it will be the next one.
+    pub(crate) fn untake(&mut self, record: &Record) {
+        self.reader.rewind(record.position);
+    }
+}
+
+fn look_for<T>(
+    reader: &mut Reader<View>,
+    end: &mut Endpoint,
+    find: Find<T>,
+    look: Look,
+) -> Option<Result<T, RecvError>> {
+    match reader.find_or_end(find, || end.peer_is_gone(look)) {
+        Ok(Next::Found(found)) => Some(Ok(found)),
+        Ok(Next::Empty) => {
+            end.wake_peer_soon();
+            None
+        }
+        Ok(Next::End) => Some(Err(match end.tell() {
+            Ok(Gone::Left) => RecvError::Closed,
+            Ok(Gone::Died) => RecvError::PeerDied,
+            Err(unusable) => unusable.into(),
+        })),
+        Err(Violation) => {
+            end.poison();
+            Some(Err(RecvError::Poisoned))
+        }
+    }
+}
+
+/// A message in the ring. Dropping it gives its bytes back to the producer.
+#[derive(Debug)]
+pub struct ReadGrant<'a> {
+    consumer: &'a mut Consumer,
+    record: Record,
+}
+
+impl ReadGrant<'_> {
+    /// The sender's number for it.
+    pub fn tag(&self) -> u32 {
+        self.record.tag
+    }
+
+    /// Its position in the ring in bytes: increasing from message to message, over the whole life of the ring.
+    pub fn sequence(&self) -> u64 {
+        self.record.position
+    }
+
+    /// Whether a consumer that died had been handed it already, and may have processed it.
+    pub fn is_redelivered(&self) -> bool {
+        self.consumer.is_redelivered(&self.record)
+    }
+}
+
+impl Deref for ReadGrant<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the bytes are contiguous, mapped while the consumer lives and initialised, and by the ring's protocol the
+        // producer doesn't write them until they are released: the promise of `assume_trusted_peers`, or of a heap ring.
+        unsafe { std::slice::from_raw_parts(self.consumer.payload(&self.record), self.record.length as usize) }
+    }
+}
+
+impl Drop for ReadGrant<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.consumer.release(self.record.end);
+    }
+}
+
+/// Messages that are given back together, when the batch is dropped: those that were yielded.
+#[derive(Debug)]
+pub struct ReadBatch<'a> {
+    consumer: &'a mut Consumer,
+    left: usize,
+    taken: bool,
+}
+
+impl<'b> IntoIterator for &'b mut ReadBatch<'_> {
+    type Item = Received<'b>;
+    type IntoIter = Iter<'b>;
+
+    fn into_iter(self) -> Iter<'b> {
+        Iter { consumer: self.consumer, left: &mut self.left, taken: &mut self.taken }
+    }
+}
+
+impl Drop for ReadBatch<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.taken {
+            self.consumer.release(self.consumer.reader.position());
+        }
+    }
+}
+
+/// Yields the messages of a [`ReadBatch`].
+#[derive(Debug)]
+pub struct Iter<'b> {
+    consumer: &'b mut Consumer,
+    left: &'b mut usize,
+    taken: &'b mut bool,
+}
+
+impl<'b> Iterator for Iter<'b> {
+    type Item = Received<'b>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Received<'b>> {
+        if *self.left == 0 {
+            return None;
+        }
+        // A violation ends the batch, and is told by the next call.
+        let record = self.consumer.reader.take().ok()??;
+        *self.left -= 1;
+        *self.taken = true;
+        self.consumer.backoff.succeeded();
+        // SAFETY: as for a ReadGrant; the batch, which releases it, is borrowed as long as the slice lives.
+        let payload = unsafe { std::slice::from_raw_parts(self.consumer.payload(&record), record.length as usize) };
+        let redelivered = self.consumer.is_redelivered(&record);
+        Some(Received { payload, tag: record.tag, sequence: record.position, redelivered })
+    }
+}
+
+/// A message of a [`ReadBatch`].
+#[derive(Clone, Copy, Debug)]
+pub struct Received<'b> {
+    payload: &'b [u8],
+    tag: u32,
+    sequence: u64,
+    redelivered: bool,
+}
+
+impl Received<'_> {
+    /// The sender's number for it.
+    pub fn tag(&self) -> u32 {
+        self.tag
+    }
+
+    /// Its position in the ring in bytes: see [`ReadGrant::sequence`].
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Whether a consumer that died had been handed it already, and may have processed it.
+    pub fn is_redelivered(&self) -> bool {
+        self.redelivered
+    }
+}
+
+impl Deref for Received<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        self.payload
+    }
+}

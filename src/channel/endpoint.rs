@@ -1,0 +1,242 @@
+//! What producer and consumer have in common: a seat in a mapped ring, a peer to watch, and a way to wait.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::layout::{Side, View, Wait};
+use crate::liveness::{Role, Seat, State, Status, Tenure};
+use crate::primitive::Ordering;
+use crate::ring::spsc::Bounds;
+use crate::segment::Segment;
+use crate::sys::{clock, fork};
+use crate::wait::event::Event;
+use crate::wait::{Look, SLICE, Sleeper, Waiting};
+
+/// No process's generation: of an endpoint that has seen a violation.
+const POISONED: u32 = u32::MAX;
+
+/// One side's attachment to a ring.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    view: View,
+    role: Role,
+    /// The generation of the process that owns this endpoint, or [`POISONED`]: one comparison tells both.
+    generation: u32,
+    /// On what this side sleeps, and on what it wakes its peer.
+    own_sleeper: Sleeper,
+    peer_sleeper: Sleeper,
+    pub(crate) bounds: Bounds,
+    pub(crate) spin: Duration,
+    keep_open: bool,
+    persist: bool,
+    /// How many of the peer's deaths the user knows of.
+    told_deaths: u32,
+    /// The peer's deaths, as far as known here: at least what its record says.
+    known_deaths: u32,
+    /// Where the ring stood when it was first found empty or full, and when that was.
+    stuck: (u64, u64),
+    seat: Option<Seat>,
+    segment: Arc<Segment>,
+}
+
+// SAFETY: the pointers in it lead to memory that belongs to no thread; everything else is Send.
+unsafe impl Send for Endpoint {}
+
+/// Why an endpoint can't be used any longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unusable {
+    Fenced,
+    Poisoned,
+}
+
+/// How the peer's end came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    Left,
+    Died,
+}
+
+/// The settings of an endpoint that are not the ring's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Behaviour {
+    pub(crate) spin: Duration,
+    pub(crate) keep_open: bool,
+}
+
+impl Endpoint {
+    /// # Safety
+    /// `view` must be of `segment`, whose geometry has these bounds and this strategy.
+    pub(crate) unsafe fn new(
+        segment: Arc<Segment>,
+        view: View,
+        (bounds, wait, persist): (Bounds, Wait, bool),
+        role: Role,
+        seat: Seat,
+        behaviour: Behaviour,
+    ) -> Self {
+        let told_deaths = Tenure::load(role.peer().participant(&view)).deaths();
+        // SAFETY: with `wait=sem` the creator of the segment initialised both; the segment is held as long as they are.
+        let sleeper = |role| unsafe { Sleeper::new(wait, view.semaphore(role as usize)) };
+        Self {
+            role,
+            generation: fork::enter(),
+            own_sleeper: sleeper(role),
+            peer_sleeper: sleeper(role.peer()),
+            bounds,
+            spin: behaviour.spin,
+            keep_open: behaviour.keep_open,
+            persist,
+            told_deaths,
+            known_deaths: told_deaths,
+            stuck: (u64::MAX, 0),
+            seat: Some(seat),
+            view,
+            segment,
+        }
+    }
+
+    pub(crate) fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    #[inline(always)]
+    pub(crate) fn view(&self) -> View {
+        self.view
+    }
+
+    /// Whether this endpoint may be used, in this process.
+    #[inline(always)]
+    pub(crate) fn check(&self) -> Result<(), Unusable> {
+        if fork::is_current(self.generation) { Ok(()) } else { Err(self.why_unusable()) }
+    }
+
+    #[cold]
+    fn why_unusable(&self) -> Unusable {
+        if self.generation == POISONED { Unusable::Poisoned } else { Unusable::Fenced }
+    }
+
+    /// Latches that the ring holds what no correct peer writes, and tells the peer.
+    #[cold]
+    pub(crate) fn poison(&mut self) {
+        // Relaxed: a flag that guards no other memory.
+        self.own().poisoned.0.store(1, Ordering::Relaxed);
+        if self.check().is_ok() {
+            self.wake_peer();
+            self.generation = POISONED;
+        }
+    }
+
+    fn own(&self) -> &Side {
+        side(&self.view, self.role)
+    }
+
+    fn peer(&self) -> &Side {
+        side(&self.view, self.role.peer())
+    }
+
+    /// The way this side waits for its peer.
+    pub(crate) fn waiting(view: &View, role: Role, sleeper: Sleeper) -> Waiting<'_> {
+        let event = Event { epoch: &side(view, role.peer()).epoch.0, waiter: &side(view, role).waiter.0 };
+        Waiting { event, sleeper }
+    }
+
+    pub(crate) fn own_sleeper(&self) -> Sleeper {
+        self.own_sleeper
+    }
+
+    /// Tells the peer, if it sleeps, of what this side has published.
+    #[inline(always)]
+    pub(crate) fn wake_peer(&self) {
+        Self::waiting(&self.view, self.role.peer(), self.peer_sleeper).notify();
+    }
+
+    /// [`wake_peer`](Self::wake_peer) without a fence: what was published just now may be seen only by the next call.
+    #[inline(always)]
+    pub(crate) fn wake_peer_soon(&self) {
+        Self::waiting(&self.view, self.role.peer(), self.peer_sleeper).notify_fenced();
+    }
+
+    /// Whether the peer left in good order, and the user wants to know. Acquires all that it did.
+    #[inline(always)]
+    pub(crate) fn peer_has_left(&self) -> bool {
+        Tenure::load(self.role.peer().participant(&self.view)).state() == State::Left && !self.keep_open
+    }
+
+    /// Whether something ended at the peer's side that the user has not been told of. Acquires all that it did before.
+    pub(crate) fn peer_is_gone(&mut self, look: Look) -> bool {
+        if self.peer().poisoned.0.load(Ordering::Relaxed) != 0 {
+            self.poison();
+            return true;
+        }
+        let mut tenure = Tenure::load(self.role.peer().participant(&self.view));
+        let mut deaths = tenure.deaths();
+        // An error of the probe means only that nothing is known; the next slice asks again.
+        if look == Look::Peer
+            && let Some(Ok((seen, status))) = self.seat.as_ref().map(|seat| seat.peer(&self.view))
+        {
+            tenure = seen;
+            deaths = seen.deaths() + u32::from(matches!(status, Status::Dead { .. }));
+        }
+        self.known_deaths = self.known_deaths.max(deaths);
+        !self.keep_open && (self.known_deaths > self.told_deaths || tenure.state() == State::Left)
+    }
+
+    /// How it ended, to be told to the user now; a death is told once.
+    pub(crate) fn tell(&mut self) -> Result<Gone, Unusable> {
+        self.check()?;
+        if self.known_deaths > self.told_deaths {
+            self.told_deaths = self.known_deaths;
+            return Ok(Gone::Died);
+        }
+        Ok(Gone::Left)
+    }
+
+    /// What an operation that doesn't block should look at, when the ring is stuck at `position`: at the peer's life only
+    /// once per slice.
+    pub(crate) fn look_when_stuck(&mut self, position: u64) -> Look {
+        let now = clock::coarse_ns();
+        let (stuck_at, since) = self.stuck;
+        if stuck_at != position {
+            self.stuck = (position, now);
+        } else if now.saturating_sub(since) >= SLICE.as_nanos() as u64 {
+            self.stuck = (position, now);
+            return Look::Peer;
+        }
+        Look::Ring
+    }
+
+    /// The process that holds the other role.
+    pub(crate) fn peer_status(&self) -> Option<Status> {
+        Some(self.seat.as_ref()?.peer(&self.view).ok()?.1)
+    }
+}
+
+fn side(view: &View, role: Role) -> &Side {
+    match role {
+        Role::Producer => view.producer(),
+        Role::Consumer => view.consumer(),
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        // In a forked child the seat is the parent's: its locks know that themselves.
+        let Some(seat) = self.seat.take() else { return };
+        if self.check() == Err(Unusable::Fenced) {
+            return;
+        }
+        seat.leave(&self.view);
+        self.wake_peer();
+        seat.vacate(&self.segment, &self.view, self.persist);
+    }
+}
+
+/// The monotonic time `timeout` from now.
+pub(crate) fn deadline_in(timeout: Duration) -> Duration {
+    clock::now().saturating_add(timeout)
+}
+
+/// The monotonic time of `deadline`.
+pub(crate) fn deadline_at(deadline: Instant) -> Duration {
+    deadline_in(deadline.saturating_duration_since(Instant::now()))
+}

@@ -1,0 +1,156 @@
+//! What a ring shall be like, and how an endpoint shall behave.
+
+use std::time::Duration;
+
+use crate::layout::Wait;
+use crate::wait::SPIN;
+
+/// How to open or create a ring, and how the endpoint behaves. Reads like [`std::fs::OpenOptions`].
+///
+/// Without further words a ring is opened, or created if there is none. For an existing ring, `capacity` and
+/// `max_message` mean "at least", `wait` must match, and what isn't said is whatever exists.
+///
+/// ```
+/// use ringway::{Options, Wait};
+///
+/// let options = Options::new().capacity(1 << 20).max_message(1000).wait(Wait::Futex);
+/// let mut sender = options.sender(&"anon:orders".parse()?)?;
+/// sender.send(b"hello")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Options {
+    pub(crate) capacity: Option<u64>,
+    pub(crate) max_message: Option<u64>,
+    pub(crate) wait: Option<Wait>,
+    pub(crate) perm: Option<u32>,
+    pub(crate) persist: Option<bool>,
+    pub(crate) existence: Existence,
+    pub(crate) profile: Profile,
+    pub(crate) takeover: Takeover,
+    pub(crate) keep_open: bool,
+    pub(crate) spin: Duration,
+}
+
+/// What a ring is tuned for: sets the capacity when none is said, and how this endpoint spins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// A ring of 4 MiB, beyond the reach of a core's own cache, whose lines are then found in the shared one; a consumer
+    /// that keeps catching up pauses a little longer, to take several messages in one go. The default.
+    #[default]
+    Throughput,
+    /// A ring of 64 KiB, and no pauses beyond the shortest.
+    Latency,
+}
+
+/// What a consumer does with messages that its dead predecessor had been handed and had not given back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Takeover {
+    /// Receive them again, marked as redelivered: each message at least once. The default.
+    #[default]
+    Redeliver,
+    /// Skip them: each message at most once.
+    Drop,
+}
+
+/// Whether the ring must, may or must not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Existence {
+    OpenOrCreate,
+    CreateNew,
+    Open,
+}
+
+impl Options {
+    /// Open or create; everything else by default.
+    pub fn new() -> Self {
+        Self {
+            capacity: None,
+            max_message: None,
+            wait: None,
+            perm: None,
+            persist: None,
+            existence: Existence::OpenOrCreate,
+            profile: Profile::default(),
+            takeover: Takeover::default(),
+            keep_open: false,
+            spin: SPIN,
+        }
+    }
+
+    /// Bytes of the ring, rounded up to a power of two from 4 KiB to 2 GiB. A record takes 8 bytes and its payload,
+    /// rounded up to 8.
+    pub fn capacity(mut self, bytes: usize) -> Self {
+        self.capacity = Some(bytes as u64);
+        self
+    }
+
+    /// The longest message, in bytes. It is at most half the capacity, less 16; a capacity too small for it grows.
+    pub fn max_message(mut self, bytes: usize) -> Self {
+        self.max_message = Some(bytes as u64);
+        self
+    }
+
+    /// How the sides wait for each other.
+    pub fn wait(mut self, wait: Wait) -> Self {
+        self.wait = Some(wait);
+        self
+    }
+
+    /// The mode of a ring that is created, as in `chmod`, whatever the umask: 0o600 unless said.
+    pub fn perm(mut self, mode: u32) -> Self {
+        self.perm = Some(mode);
+        self
+    }
+
+    /// Whether a ring that is created outlives its last user. Unless said, only one in a mapped file does; others go when
+    /// the last user leaves and every message has been received.
+    pub fn persist(mut self, persist: bool) -> Self {
+        self.persist = Some(persist);
+        self
+    }
+
+    /// Create the ring; it must not exist.
+    pub fn create_new(mut self) -> Self {
+        self.existence = Existence::CreateNew;
+        self
+    }
+
+    /// Open the ring; it must exist.
+    pub fn existing(mut self) -> Self {
+        self.existence = Existence::Open;
+        self
+    }
+
+    /// What the ring is tuned for.
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    /// What this consumer does with its dead predecessor's unfinished messages.
+    pub fn takeover(mut self, takeover: Takeover) -> Self {
+        self.takeover = takeover;
+        self
+    }
+
+    /// Whether this endpoint waits for a new peer when its peer leaves or dies, instead of being told.
+    pub fn keep_open(mut self, keep_open: bool) -> Self {
+        self.keep_open = keep_open;
+        self
+    }
+
+    /// How long this endpoint spins before it sleeps; 20 µs unless said, about what sleeping and waking across cores
+    /// cost. It never spins where there is one core. Without effect with [`Wait::Spin`].
+    pub fn spin(mut self, spin: Duration) -> Self {
+        self.spin = spin;
+        self
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new()
+    }
+}

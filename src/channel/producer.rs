@@ -1,0 +1,315 @@
+//! The producer's end: reserve, build in place, commit.
+
+use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
+
+use super::endpoint::{Endpoint, Gone, Unusable, deadline_at, deadline_in};
+use super::outcome::SendError;
+use crate::layout::View;
+use crate::liveness::Role;
+use crate::ring::spsc::{Reservation, Violation, Writer};
+use crate::wait::{Backoff, Look};
+
+/// The one that writes into a ring. Dropping it closes the ring for the consumer, once that has received everything.
+#[derive(Debug)]
+pub struct Producer {
+    writer: Writer<View>,
+    end: Endpoint,
+    backoff: Backoff,
+}
+
+impl From<Unusable> for SendError {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Fenced => Self::Fenced,
+            Unusable::Poisoned => Self::Poisoned,
+        }
+    }
+}
+
+impl Producer {
+    pub(super) fn new(writer: Writer<View>, end: Endpoint, backoff: Backoff) -> Self {
+        Self { writer, end, backoff }
+    }
+
+    /// Bytes of the ring.
+    pub fn capacity(&self) -> usize {
+        self.end.bounds.capacity as usize
+    }
+
+    /// The longest message, in bytes.
+    pub fn max_message(&self) -> usize {
+        self.end.bounds.max_message as usize
+    }
+
+    /// Room for a message of up to `len` bytes, if there is some now. Never blocks.
+    ///
+    /// # Errors
+    /// [`Full`](SendError::Full), [`TooLarge`](SendError::TooLarge), [`Closed`](SendError::Closed),
+    /// [`PeerDied`](SendError::PeerDied), [`Fenced`](SendError::Fenced) or [`Poisoned`](SendError::Poisoned).
+    #[inline]
+    pub fn try_reserve(&mut self, len: usize) -> Result<WriteGrant<'_>, SendError> {
+        let reservation = self.try_reservation(len)?;
+        Ok(WriteGrant { producer: self, reservation, tag: 0, in_batch: false })
+    }
+
+    /// Room for a message of up to `len` bytes; waits for it as long as it takes.
+    ///
+    /// # Errors
+    /// As [`try_reserve`](Self::try_reserve), but not `Full`.
+    #[inline]
+    pub fn reserve(&mut self, len: usize) -> Result<WriteGrant<'_>, SendError> {
+        let reservation = self.reservation(len, None)?;
+        Ok(WriteGrant { producer: self, reservation, tag: 0, in_batch: false })
+    }
+
+    /// [`reserve`](Self::reserve) for at most `timeout`.
+    ///
+    /// # Errors
+    /// Also [`Timeout`](SendError::Timeout).
+    pub fn reserve_timeout(&mut self, len: usize, timeout: Duration) -> Result<WriteGrant<'_>, SendError> {
+        let reservation = self.reservation(len, Some(deadline_in(timeout)))?;
+        Ok(WriteGrant { producer: self, reservation, tag: 0, in_batch: false })
+    }
+
+    /// [`reserve`](Self::reserve) until `deadline`.
+    ///
+    /// # Errors
+    /// Also [`Timeout`](SendError::Timeout).
+    pub fn reserve_deadline(&mut self, len: usize, deadline: Instant) -> Result<WriteGrant<'_>, SendError> {
+        let reservation = self.reservation(len, Some(deadline_at(deadline)))?;
+        Ok(WriteGrant { producer: self, reservation, tag: 0, in_batch: false })
+    }
+
+    /// Begins a batch: its messages become visible all at once, for the price of one publication.
+    ///
+    /// Forgetting a batch (`mem::forget`) leaves its messages, and those committed later, unpublished.
+    ///
+    /// ```
+    /// # use ringway::{Options, spsc};
+    /// let (mut producer, mut consumer) = spsc::channel(&Options::new())?;
+    /// let mut batch = producer.batch();
+    /// for message in [b"one", b"two"] {
+    ///     let mut grant = batch.try_reserve(3)?;
+    ///     grant.copy_from_slice(message);
+    ///     grant.commit(3);
+    /// }
+    /// assert!(batch.publish());
+    /// let mut received = consumer.recv_batch(32)?;
+    /// assert_eq!((&mut received).into_iter().count(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn batch(&mut self) -> WriteBatch<'_> {
+        WriteBatch { producer: self }
+    }
+
+    /// Who holds the other role, as the kernel knows it: costs system calls.
+    pub fn peer(&self) -> super::PeerState {
+        self.end.peer_status().into()
+    }
+
+    #[inline(always)]
+    pub(crate) fn try_reservation(&mut self, len: usize) -> Result<Reservation, SendError> {
+        self.check(len)?;
+        match self.writer.reserve(len as u64) {
+            Ok(Some(reservation)) => {
+                self.backoff.succeeded();
+                Ok(reservation)
+            }
+            other => self.no_room(len as u64, other),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn reservation(&mut self, len: usize, deadline: Option<Duration>) -> Result<Reservation, SendError> {
+        self.check(len)?;
+        match self.writer.reserve(len as u64) {
+            Ok(Some(reservation)) => {
+                self.backoff.succeeded();
+                Ok(reservation)
+            }
+            _ => self.wait_for_room(len as u64, deadline),
+        }
+    }
+
+    #[inline(always)]
+    fn check(&self, len: usize) -> Result<(), SendError> {
+        self.end.check()?;
+        if len as u64 > self.end.bounds.max_message {
+            return Err(SendError::TooLarge { max: self.max_message() });
+        }
+        if self.end.peer_has_left() {
+            return Err(SendError::Closed);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn no_room(&mut self, len: u64, found: Result<Option<Reservation>, Violation>) -> Result<Reservation, SendError> {
+        let Ok(_) = found else { return Err(poison(&mut self.end)) };
+        let look = self.end.look_when_stuck(self.writer.position());
+        look_for_room(&mut self.writer, &mut self.end, len, look).unwrap_or(Err(SendError::Full))
+    }
+
+    #[cold]
+    fn wait_for_room(&mut self, len: u64, deadline: Option<Duration>) -> Result<Reservation, SendError> {
+        // Blocking with unpublished messages could be waiting for oneself.
+        self.publish();
+        let Self { writer, end, backoff } = self;
+        let view = end.view();
+        let spin = end.spin;
+        let waiting = Endpoint::waiting(&view, Role::Producer, end.own_sleeper());
+        let found = waiting.wait(spin, deadline, backoff, |look| look_for_room(writer, end, len, look));
+        backoff.succeeded();
+        found.unwrap_or(Err(SendError::Timeout))
+    }
+
+    /// The payload of a reservation, to be written by a copy that expects races.
+    #[inline(always)]
+    pub(crate) fn payload(&self, reservation: Reservation) -> *mut u8 {
+        self.end.view().payload(reservation.payload()).as_ptr()
+    }
+
+    #[inline(always)]
+    pub(crate) fn commit(&mut self, reservation: Reservation, used: usize, tag: u32) -> u64 {
+        let position = self.writer.commit(reservation, used as u64, tag);
+        self.end.wake_peer();
+        position
+    }
+
+    #[inline(always)]
+    pub(crate) fn commit_in_batch(&mut self, reservation: Reservation, used: usize, tag: u32) -> u64 {
+        self.writer.commit_in_batch(reservation, used as u64, tag)
+    }
+
+    pub(crate) fn publish(&mut self) -> bool {
+        let any = self.writer.publish();
+        if any {
+            self.end.wake_peer();
+        }
+        any
+    }
+
+    pub(crate) fn abandon(&mut self) {
+        self.writer.abandon();
+    }
+}
+
+#[cold]
+fn poison(end: &mut Endpoint) -> SendError {
+    end.poison();
+    SendError::Poisoned
+}
+
+fn look_for_room(
+    writer: &mut Writer<View>,
+    end: &mut Endpoint,
+    len: u64,
+    look: Look,
+) -> Option<Result<Reservation, SendError>> {
+    match writer.reserve(len) {
+        Ok(Some(reservation)) => Some(Ok(reservation)),
+        Ok(None) if end.peer_is_gone(look) => Some(Err(match end.tell() {
+            Ok(Gone::Left) => SendError::Closed,
+            Ok(Gone::Died) => SendError::PeerDied,
+            Err(unusable) => unusable.into(),
+        })),
+        Ok(None) => None,
+        Err(Violation) => Some(Err(poison(end))),
+    }
+}
+
+/// Room for one message in the ring. [`commit`](Self::commit) sends it; dropping the grant sends nothing.
+#[derive(Debug)]
+#[must_use = "nothing is sent without commit"]
+pub struct WriteGrant<'a> {
+    producer: &'a mut Producer,
+    reservation: Reservation,
+    tag: u32,
+    in_batch: bool,
+}
+
+impl WriteGrant<'_> {
+    /// Marks the message with a number of the user's own; 0 unless said.
+    pub fn set_tag(&mut self, tag: u32) {
+        self.tag = tag;
+    }
+
+    /// Sends the first `used` bytes, or all if `used` is more, and returns the message's sequence: its position in the
+    /// ring in bytes, increasing from message to message.
+    ///
+    /// The message is published before this returns, with release ordering, except inside a batch.
+    #[inline]
+    pub fn commit(self, used: usize) -> u64 {
+        if self.in_batch {
+            self.producer.commit_in_batch(self.reservation, used, self.tag)
+        } else {
+            self.producer.commit(self.reservation, used, self.tag)
+        }
+    }
+}
+
+impl Deref for WriteGrant<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the reserved bytes are contiguous, mapped while the producer lives, initialised (by the segment's
+        // creation at the latest), and by the ring's protocol nobody else's until commit: the promise of
+        // `assume_trusted_peers`, or of a heap ring, which no other process can see.
+        unsafe {
+            std::slice::from_raw_parts(self.producer.payload(self.reservation), self.reservation.length() as usize)
+        }
+    }
+}
+
+impl DerefMut for WriteGrant<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`; the grant is borrowed mutably.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.producer.payload(self.reservation), self.reservation.length() as usize)
+        }
+    }
+}
+
+/// Messages that become visible together. Dropping the batch sends none of them.
+#[derive(Debug)]
+#[must_use = "nothing is sent without publish"]
+pub struct WriteBatch<'a> {
+    producer: &'a mut Producer,
+}
+
+impl WriteBatch<'_> {
+    /// Room for one more message, if there is some now. Never blocks.
+    ///
+    /// # Errors
+    /// As [`Producer::try_reserve`]. The batch's own messages count as occupying the ring.
+    #[inline]
+    pub fn try_reserve(&mut self, len: usize) -> Result<WriteGrant<'_>, SendError> {
+        let reservation = self.producer.try_reservation(len)?;
+        Ok(WriteGrant { producer: self.producer, reservation, tag: 0, in_batch: true })
+    }
+
+    /// Room for one more message. If it has to wait, it first publishes what the batch has so far.
+    ///
+    /// # Errors
+    /// As [`Producer::reserve`].
+    #[inline]
+    pub fn reserve(&mut self, len: usize) -> Result<WriteGrant<'_>, SendError> {
+        let reservation = self.producer.reservation(len, None)?;
+        Ok(WriteGrant { producer: self.producer, reservation, tag: 0, in_batch: true })
+    }
+
+    /// Publishes the batch with release ordering, and says whether there was anything to publish.
+    #[inline]
+    pub fn publish(self) -> bool {
+        self.producer.publish()
+    }
+}
+
+impl Drop for WriteBatch<'_> {
+    fn drop(&mut self) {
+        self.producer.abandon();
+    }
+}

@@ -1,0 +1,224 @@
+//! Sending by copy.
+
+use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
+use std::{error, fmt};
+
+use crate::channel::spsc::Producer;
+use crate::channel::{PeerState, SendError, deadline_at, deadline_in};
+use crate::ring::spsc::Reservation;
+use crate::sys::copy::copy_racing;
+
+/// The sending end of a channel. Dropping it closes the channel for the receiver, once that has received everything.
+///
+/// Each message is published, with release ordering, before the call that sends it returns.
+///
+/// ```
+/// use ringway::{Address, Options};
+///
+/// let address: Address = "anon:example-sender".parse()?;
+/// let mut sender = Options::new().sender(&address)?;
+/// let mut receiver = Options::new().receiver(&address)?;
+/// sender.send(b"hello")?;
+/// sender.send(("tagged", 7))?;
+/// assert_eq!(&receiver.recv()?[..], b"hello");
+/// assert_eq!(receiver.recv()?.tag(), 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Sender {
+    producer: Producer,
+    /// Where grants are built.
+    buffer: Vec<u8>,
+}
+
+/// A message to send: its bytes and the user's number for it, 0 unless said.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// The bytes.
+    pub payload: &'a [u8],
+    /// The user's number.
+    pub tag: u32,
+}
+
+impl<'a, T: AsRef<[u8]> + ?Sized> From<&'a T> for Outgoing<'a> {
+    fn from(payload: &'a T) -> Self {
+        Self { payload: payload.as_ref(), tag: 0 }
+    }
+}
+
+impl<'a, T: AsRef<[u8]> + ?Sized> From<(&'a T, u32)> for Outgoing<'a> {
+    fn from((payload, tag): (&'a T, u32)) -> Self {
+        Self { payload: payload.as_ref(), tag }
+    }
+}
+
+impl Sender {
+    pub(super) fn new(producer: Producer) -> Self {
+        Self { producer, buffer: Vec::new() }
+    }
+
+    /// The longest message, in bytes.
+    pub fn max_message(&self) -> usize {
+        self.producer.max_message()
+    }
+
+    /// Who holds the other end, as the kernel knows it: costs system calls.
+    pub fn peer(&self) -> PeerState {
+        self.producer.peer()
+    }
+
+    /// Sends a message if there is room now, and returns its sequence. Never blocks.
+    ///
+    /// # Errors
+    /// [`Full`](SendError::Full), [`TooLarge`](SendError::TooLarge), [`Closed`](SendError::Closed),
+    /// [`PeerDied`](SendError::PeerDied), [`Fenced`](SendError::Fenced) or [`Poisoned`](SendError::Poisoned).
+    #[inline]
+    pub fn try_send<'m>(&mut self, message: impl Into<Outgoing<'m>>) -> Result<u64, SendError> {
+        let message = message.into();
+        let reservation = self.producer.try_reservation(message.payload.len())?;
+        Ok(self.fill(reservation, message))
+    }
+
+    /// Sends a message; waits for room as long as it takes.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send), but not `Full`.
+    #[inline]
+    pub fn send<'m>(&mut self, message: impl Into<Outgoing<'m>>) -> Result<u64, SendError> {
+        self.send_until(message.into(), None)
+    }
+
+    /// [`send`](Self::send) within `timeout`.
+    ///
+    /// # Errors
+    /// Also [`Timeout`](SendError::Timeout).
+    pub fn send_timeout<'m>(&mut self, message: impl Into<Outgoing<'m>>, timeout: Duration) -> Result<u64, SendError> {
+        self.send_until(message.into(), Some(deadline_in(timeout)))
+    }
+
+    /// [`send`](Self::send) until `deadline`.
+    ///
+    /// # Errors
+    /// Also [`Timeout`](SendError::Timeout).
+    pub fn send_deadline<'m>(&mut self, message: impl Into<Outgoing<'m>>, deadline: Instant) -> Result<u64, SendError> {
+        self.send_until(message.into(), Some(deadline_at(deadline)))
+    }
+
+    /// Sends messages as a batch: they become visible together, for the price of one publication, unless the ring is
+    /// filled by them. Waits for room as long as it takes. Returns how many were sent.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), together with how many had been sent until then: all before the one that failed.
+    pub fn send_many<'m, M: Into<Outgoing<'m>>>(
+        &mut self,
+        messages: impl IntoIterator<Item = M>,
+    ) -> Result<usize, PartialSend> {
+        let mut sent = 0;
+        for message in messages {
+            let message = message.into();
+            let reservation = match self.producer.reservation(message.payload.len(), None) {
+                Ok(reservation) => reservation,
+                Err(error) => {
+                    self.producer.publish();
+                    return Err(PartialSend { sent, error });
+                }
+            };
+            self.copy_in(reservation, message.payload);
+            self.producer.commit_in_batch(reservation, message.payload.len(), message.tag);
+            sent += 1;
+        }
+        self.producer.publish();
+        Ok(sent)
+    }
+
+    /// Room for a message of up to `len` bytes, to be built in a private buffer and copied on
+    /// [`commit`](SendGrant::commit); waits for it as long as it takes.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn reserve(&mut self, len: usize) -> Result<SendGrant<'_>, SendError> {
+        let reservation = self.producer.reservation(len, None)?;
+        if self.buffer.len() < len {
+            self.buffer.resize(len, 0);
+        }
+        Ok(SendGrant { sender: self, reservation, tag: 0 })
+    }
+
+    #[inline(always)]
+    fn send_until(&mut self, message: Outgoing<'_>, deadline: Option<Duration>) -> Result<u64, SendError> {
+        let reservation = self.producer.reservation(message.payload.len(), deadline)?;
+        Ok(self.fill(reservation, message))
+    }
+
+    #[inline(always)]
+    fn fill(&mut self, reservation: Reservation, message: Outgoing<'_>) -> u64 {
+        self.copy_in(reservation, message.payload);
+        self.producer.commit(reservation, message.payload.len(), message.tag)
+    }
+
+    #[inline(always)]
+    fn copy_in(&self, reservation: Reservation, payload: &[u8]) {
+        debug_assert!(payload.len() as u64 <= reservation.length());
+        // SAFETY: as many bytes are reserved and mapped; a private slice can't overlap them.
+        unsafe { copy_racing(self.producer.payload(reservation), payload.as_ptr(), payload.len()) };
+    }
+}
+
+/// A private buffer for one message, with room for it in the channel. Dropping it sends nothing.
+#[derive(Debug)]
+#[must_use = "nothing is sent without commit"]
+pub struct SendGrant<'a> {
+    sender: &'a mut Sender,
+    reservation: Reservation,
+    tag: u32,
+}
+
+impl SendGrant<'_> {
+    /// Marks the message with a number of the user's own; 0 unless said.
+    pub fn set_tag(&mut self, tag: u32) {
+        self.tag = tag;
+    }
+
+    /// Sends the first `used` bytes, or all if `used` is more, and returns the message's sequence.
+    pub fn commit(self, used: usize) -> u64 {
+        let used = used.min(self.len());
+        self.sender.copy_in(self.reservation, &self.sender.buffer[..used]);
+        self.sender.producer.commit(self.reservation, used, self.tag)
+    }
+}
+
+impl Deref for SendGrant<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.sender.buffer[..self.reservation.length() as usize]
+    }
+}
+
+impl DerefMut for SendGrant<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.sender.buffer[..self.reservation.length() as usize]
+    }
+}
+
+/// A batch of which not all messages were sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartialSend {
+    /// How many were sent: the first ones.
+    pub sent: usize,
+    /// Why the next one was not.
+    pub error: SendError,
+}
+
+impl fmt::Display for PartialSend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} after {} messages", self.error, self.sent)
+    }
+}
+
+impl error::Error for PartialSend {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        Some(&self.error)
+    }
+}

@@ -1,0 +1,160 @@
+//! Waiting for a peer: spin a moment, then sleep, with a deadline, and with a look at the peer's life once per slice.
+
+use std::time::Duration;
+
+use super::backoff::Backoff;
+use super::event::{Event, Sleep};
+use crate::layout::Wait;
+use crate::primitive::AtomicU32;
+use crate::sys::{clock, cpu, futex, semaphore};
+
+/// No sleep is longer, so that a waiter notices its peer's death, and a wake-up that a dying peer owed it.
+pub(crate) const SLICE: Duration = Duration::from_millis(100);
+/// How long to spin before sleeping unless told: about what a sleep and a wake across cores cost.
+pub(crate) const SPIN: Duration = Duration::from_micros(20);
+/// Spin hints between two looks at the clock.
+const CLOCK_EVERY: u32 = 64;
+
+/// One side's way to wait, and to wake the other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting<'a> {
+    /// What is waited for.
+    pub(crate) event: Event<'a>,
+    /// How.
+    pub(crate) sleeper: Sleeper,
+}
+
+/// What a waiter sleeps on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sleeper {
+    strategy: Wait,
+    semaphore: *mut semaphore::RawSemaphore,
+}
+
+/// What the waiter is to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Whether the ring has what it waits for, and whether the peer has left.
+    Ring,
+    /// Whether the peer has died.
+    Peer,
+}
+
+impl Sleeper {
+    /// # Safety
+    /// With [`Wait::Semaphore`], `semaphore` must point to an initialised one that stays mapped while this is used.
+    pub(crate) unsafe fn new(strategy: Wait, semaphore: *mut semaphore::RawSemaphore) -> Self {
+        Self { strategy, semaphore }
+    }
+
+    /// Sleeps until woken, or until `deadline`, or a little, for no reason.
+    fn sleep(self, epoch: &AtomicU32, expected: u32, deadline: Duration) {
+        // An error, a signal and a spurious wake are all answered by the caller's next look; the deadline bounds a loop
+        // that an error which stays would make.
+        if self.strategy == Wait::Semaphore {
+            // SAFETY: the promise to `new`.
+            let _ = unsafe { semaphore::wait(self.semaphore, Some(deadline)) };
+        } else {
+            let _ = futex::wait(epoch, expected, Some(deadline));
+        }
+    }
+
+    /// Forgets wakes that came too late for earlier waits: each would end a sleep for nothing.
+    fn settle(self) {
+        if self.strategy == Wait::Semaphore {
+            // Each wait is notified at most once, so there are few; the bound is against a peer that keeps posting.
+            for _ in 0..16 {
+                // SAFETY: the promise to `new`.
+                if !matches!(unsafe { semaphore::try_wait(self.semaphore) }, Ok(true)) {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+impl Sleep for Sleeper {
+    fn wake(&self, epoch: &AtomicU32) {
+        // There is nobody to tell of an error, and the waiter's slice makes up for it.
+        if self.strategy == Wait::Semaphore {
+            // SAFETY: the promise to `new`.
+            let _ = unsafe { semaphore::post(self.semaphore) };
+        } else {
+            let _ = futex::wake(epoch, 1);
+        }
+    }
+}
+
+impl Waiting<'_> {
+    /// Tells the peer what was published before.
+    #[inline(always)]
+    pub(crate) fn notify(self) {
+        if self.sleeper.strategy != Wait::Spin {
+            self.event.notify(&self.sleeper);
+        }
+    }
+
+    /// [`notify`](Self::notify) for less: what was published just now may be seen only with the next call.
+    #[inline(always)]
+    pub(crate) fn notify_fenced(self) {
+        if self.sleeper.strategy != Wait::Spin {
+            self.event.notify_fenced(&self.sleeper);
+        }
+    }
+
+    /// Waits until `look` finds something. `None` if the monotonic `deadline` passed before.
+    pub(crate) fn wait<T>(
+        self,
+        spin: Duration,
+        deadline: Option<Duration>,
+        backoff: &mut Backoff,
+        mut look: impl FnMut(Look) -> Option<T>,
+    ) -> Option<T> {
+        let start = clock::now();
+        let mut look_at_peer = start + SLICE;
+        let spin_until = match self.sleeper.strategy {
+            Wait::Spin => Duration::MAX,
+            // Nothing happens while we occupy the only core.
+            _ if cpu::online() == 1 => start,
+            _ => start.saturating_add(spin),
+        };
+        let mut now = start;
+        loop {
+            let awake = now < spin_until;
+            if awake {
+                let mut pauses = 0;
+                while pauses < CLOCK_EVERY {
+                    if let Some(found) = look(Look::Ring) {
+                        return Some(found);
+                    }
+                    pauses += backoff.pause();
+                }
+                if cpu::online() == 1 {
+                    std::thread::yield_now();
+                }
+            } else {
+                let until = look_at_peer.min(deadline.unwrap_or(Duration::MAX));
+                self.sleeper.settle();
+                let announced = self.event.announce();
+                let found = look(Look::Ring);
+                if found.is_none() {
+                    self.sleeper.sleep(self.event.epoch, announced.epoch(), until);
+                }
+                self.event.retract(announced);
+                if let Some(found) = found.or_else(|| look(Look::Ring)) {
+                    return Some(found);
+                }
+            }
+            now = clock::now();
+            if now >= look_at_peer {
+                look_at_peer = now + SLICE;
+                if let Some(found) = look(Look::Peer) {
+                    return Some(found);
+                }
+            }
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                return None;
+            }
+        }
+    }
+}
