@@ -58,7 +58,7 @@ fn run(args: &Args) -> io::Result<()> {
     let figures: Vec<_> = figures::ALL.into_iter().filter(|figure| wanted(figure.name)).collect();
     let mut keys = rows::all();
     keys.retain(|key| args.only.is_none() || figures.iter().any(|figure| figure.needs(key)));
-    let mut rows: Vec<Row<Key>> = keys.into_iter().filter_map(rows::row).collect();
+    let mut rows: Vec<Row<Key>> = keys.into_iter().map(rows::row).collect();
     if rows.is_empty() {
         return Err(io::Error::other("no figure has that in its name"));
     }

@@ -1,9 +1,10 @@
 //! Who is measured, doing what.
 
-use std::{fmt, io};
+use std::{fmt, io, time::Duration};
 
+use ringway::{Options, Profile, Wait};
 use ringway_harness::{
-    Between, Link, Row,
+    Between, Link, Ring, Row,
     block::{self, Stream},
     with_size,
     yardstick::{BareRing, Futex},
@@ -117,11 +118,14 @@ pub fn all() -> Vec<Key> {
 }
 
 /// How to measure it.
-pub fn row(key: Key) -> Option<Row<Key>> {
+pub fn row(key: Key) -> Row<Key> {
     use Between::{Processes, Threads};
     let ring = key.ring;
-    Some(match key.who {
-        Who::RingwaySpin | Who::RingwayFutex | Who::RingwaySleep => return None,
+    match key.who {
+        Who::RingwaySpin | Who::RingwayFutex | Who::RingwaySleep => {
+            let options = options(key);
+            with_size!(key.size, N => linked::<N, _>(key, Processes, move || Ring::new(&options)))
+        }
         Who::RtrbInPlace => with_size!(key.size, N => linked::<N, _>(key, Threads, move || RtrbInPlace::new(ring))),
         Who::RtrbValue => with_size!(key.size, N => linked::<N, _>(key, Threads, move || RtrbValue::new(ring))),
         Who::GilInPlace => with_size!(key.size, N => linked::<N, _>(key, Threads, move || GilInPlace::new(ring))),
@@ -130,24 +134,37 @@ pub fn row(key: Key) -> Option<Row<Key>> {
         Who::BareRing => with_size!(key.size, N => linked::<N, _>(key, Processes, move || BareRing::new(ring))),
         Who::BareFutex => with_size!(key.size, N => linked::<N, _>(key, Processes, Futex::new)),
         Who::PingPong => Row::new(key, |pair, count| block::ping_pong(pair, Processes, count)),
-    })
+    }
+}
+
+/// How ringway is set up for it.
+fn options(key: Key) -> Options {
+    let options = Options::new().capacity(key.ring).profile(match key.metric {
+        Metric::OneWay | Metric::Million => Profile::Throughput,
+        Metric::RoundTrip => Profile::Latency,
+    });
+    match key.who {
+        Who::RingwaySpin => options.wait(Wait::Spin),
+        Who::RingwaySleep => options.wait(Wait::Futex).spin(Duration::ZERO),
+        _ => options.wait(Wait::Futex),
+    }
 }
 
 fn linked<const N: usize, L: Link<N>>(
     key: Key,
     between: Between,
-    link: impl Fn() -> io::Result<L> + Copy + Send + 'static,
+    link: impl Fn() -> io::Result<L> + Clone + Send + 'static,
 ) -> Row<Key> {
     let batch = key.batch;
     match key.metric {
         Metric::OneWay => Row::new(key, move |pair, count| {
-            block::stream::<N, L>(pair, between, link, Stream { warm_up: count / 5, count, batch })
+            block::stream::<N, L>(pair, between, link.clone(), Stream { warm_up: count / 5, count, batch })
         }),
         Metric::RoundTrip => {
-            Row::new(key, move |pair, count| block::round_trips::<N, L>(pair, between, link, count / 2))
+            Row::new(key, move |pair, count| block::round_trips::<N, L>(pair, between, link.clone(), count / 2))
         }
         Metric::Million => Row::fixed(key, 1_000_000, move |pair, count| {
-            block::stream::<N, L>(pair, between, link, Stream { warm_up: 0, count, batch })
+            block::stream::<N, L>(pair, between, link.clone(), Stream { warm_up: 0, count, batch })
         }),
     }
 }

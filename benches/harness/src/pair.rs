@@ -10,7 +10,7 @@ use std::{
     mem::MaybeUninit,
     os::fd::OwnedFd,
     panic,
-    sync::atomic::{AtomicU32, Ordering::AcqRel, Ordering::Acquire},
+    sync::atomic::{AtomicU32, Ordering::AcqRel, Ordering::Acquire, Ordering::Release},
     time::{Duration, Instant},
 };
 
@@ -53,8 +53,8 @@ impl Pair {
         Ok(Self { cpus: Cpus::choose()?, clock: Clock::calibrate() })
     }
 
-    /// Calls `setup` where both sides inherit or share its value, then one function on each side; returns what these
-    /// return, byte by byte across processes: it must hold no pointers.
+    /// Calls `setup` where both sides inherit or share its value, then one function on each side, after this process has
+    /// dropped its copy of the value; returns what these return, byte by byte across processes: it must hold no pointers.
     ///
     /// Processes are forked by the calling thread and die with it. It is meant for programs of one thread: as always
     /// after a fork, the children must not need a lock that another thread held.
@@ -72,6 +72,7 @@ impl Pair {
                 let state = setup()?;
                 children.fork(&table.meeting, || self.side(0, table, &state, sides.0))?;
                 children.fork(&table.meeting, || self.side(1, table, &state, sides.1))?;
+                drop(state);
             }
             Between::Threads => children.fork(&table.meeting, || {
                 let state = &setup().unwrap_or_else(|error| panic!("{error}"));
@@ -81,6 +82,8 @@ impl Pair {
                 });
             })?,
         }
+        // Release: pairs with the Acquire in `side`: the parent has let go of its part of the state.
+        table.meeting.begun.store(1, Release);
         children.join(&table.meeting)?;
         // SAFETY: the children ended well, so both sides have written their results; and they are gone.
         let result = |side: usize| unsafe { (*table.results[side].get()).assume_init() };
@@ -90,6 +93,10 @@ impl Pair {
     fn side<S, R: Copy>(&self, index: usize, table: &Table<R>, state: &S, work: impl FnOnce(&S, &Side) -> R) {
         let cpu = self.cpus.sides[index];
         cpus::pin(cpu).unwrap_or_else(|error| panic!("could not pin a side to CPU {cpu}: {error}"));
+        // Acquire: pairs with the Release in `run`.
+        while table.meeting.begun.load(Acquire) == 0 {
+            std::thread::yield_now();
+        }
         let side = Side { index, pair: self, meeting: &table.meeting, met: Cell::new(0) };
         let result = work(state, &side);
         // SAFETY: only this side uses this cell until the parent has seen it end.
@@ -152,6 +159,7 @@ unsafe impl<R: Copy> Zeroed for Table<R> {}
 #[repr(C, align(128))]
 struct Meeting {
     lines: Lines,
+    begun: AtomicU32,
     arrived: AtomicU32,
     failed: AtomicU32,
     failure: UnsafeCell<[u8; 512]>,

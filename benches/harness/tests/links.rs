@@ -1,21 +1,29 @@
 //! Every yardstick carries every message, whole and in order, between real processes.
 
+use std::{io, time::Duration};
+
+use ringway::{Options, Wait};
 use ringway_harness::{
-    Between, Link, Pair,
+    Between, Link, Pair, Ring,
     block::{self, Stream},
     with_size,
     yardstick::{BareRing, Futex, Waiting, pipe, unix},
 };
 
-fn streams<const N: usize, L: Link<N>>(link: impl Fn() -> std::io::Result<L> + Send + Copy) {
+fn streams<const N: usize, L: Link<N>>(link: impl Fn() -> io::Result<L> + Send + Clone) {
+    streams_between::<N, L>(&[Between::Processes, Between::Threads], link);
+}
+
+fn streams_between<const N: usize, L: Link<N>>(kinds: &[Between], link: impl Fn() -> io::Result<L> + Send + Clone) {
     let pair = Pair::new().unwrap();
-    for between in [Between::Processes, Between::Threads] {
+    for &between in kinds {
         for batch in [1, 32] {
             let block =
-                block::stream::<N, L>(&pair, between, link, Stream { warm_up: 100, count: 1000, batch }).unwrap();
+                block::stream::<N, L>(&pair, between, link.clone(), Stream { warm_up: 100, count: 1000, batch })
+                    .unwrap();
             assert!(block.ns > 0.0 && block.histogram.is_none());
         }
-        let block = block::round_trips::<N, L>(&pair, between, link, 100).unwrap();
+        let block = block::round_trips::<N, L>(&pair, between, link.clone(), 100).unwrap();
         assert_eq!(block.histogram.unwrap().len(), 100);
         assert_eq!(block.canary.is_some(), pair.cpus.are_two());
     }
@@ -39,6 +47,15 @@ fn a_unix_stream() {
 fn spinning_descriptors() {
     streams::<64, _>(|| pipe(Waiting::Spin));
     streams::<64, _>(|| unix(Waiting::Spin));
+}
+
+#[test]
+fn ringway() {
+    for wait in [Wait::Spin, Wait::Futex] {
+        let options = Options::new().capacity(64 << 10).wait(wait);
+        streams_between::<64, _>(&[Between::Processes], || Ring::new(&options));
+        streams_between::<4096, _>(&[Between::Processes], || Ring::new(&options.clone().spin(Duration::ZERO)));
+    }
 }
 
 #[test]
@@ -71,11 +88,11 @@ impl Link<64> for Liar {
     type Sender = LyingSender;
     type Receiver = <BareRing<64> as Link<64>>::Receiver;
 
-    fn sender(&self) -> std::io::Result<LyingSender> {
+    fn sender(&self) -> io::Result<LyingSender> {
         Ok(LyingSender(self.0.sender()?, 0))
     }
 
-    fn receiver(&self) -> std::io::Result<Self::Receiver> {
+    fn receiver(&self) -> io::Result<Self::Receiver> {
         self.0.receiver()
     }
 }
@@ -98,5 +115,5 @@ fn damage_is_seen() {
     let pair = Pair::new().unwrap();
     let once = Stream { warm_up: 0, count: 100, batch: 1 };
     let result = block::stream(&pair, Between::Processes, || Ok(Liar(BareRing::new(4096)?)), once);
-    assert_eq!(result.err().unwrap().kind(), std::io::ErrorKind::InvalidData);
+    assert_eq!(result.err().unwrap().kind(), io::ErrorKind::InvalidData);
 }

@@ -1,10 +1,10 @@
 //! What is measured.
 
-use std::{fmt, io};
+use std::{fmt, io, time::Duration};
 
-use ringway::units::ByteSize;
+use ringway::{self, Options, Profile, units::ByteSize};
 use ringway_harness::{
-    Between, Link, Row, SIZES,
+    Between, Link, Ring, Row, SIZES,
     block::{self, Stream},
     with_size,
     yardstick::{Futex, Waiting, pipe, unix},
@@ -163,21 +163,37 @@ impl Way {
         let key = Key { transport: self.transport, ring, wait: self.wait, size, batch, metric };
         let waiting = if self.wait == Wait::Spin { Waiting::Spin } else { Waiting::Sleep };
         Some(match self.transport {
-            Transport::Shm => return None,
+            Transport::Shm => {
+                let options = self.options(metric);
+                with_size!(size, N => row::<N, _>(key, move || Ring::new(&options)))
+            }
             Transport::Pipe => with_size!(size, N => row::<N, _>(key, move || pipe(waiting))),
             Transport::Unix => with_size!(size, N => row::<N, _>(key, move || unix(waiting))),
             Transport::Futex => with_size!(size, N => row::<N, _>(key, Futex::new)),
         })
     }
+
+    /// How ringway is set up for it.
+    fn options(self, metric: Metric) -> Options {
+        let options = Options::new().capacity(self.ring.unwrap_or(LARGE)).profile(match metric {
+            Metric::OneWay => Profile::Throughput,
+            Metric::RoundTrip => Profile::Latency,
+        });
+        match self.wait {
+            Wait::Spin => options.wait(ringway::Wait::Spin),
+            Wait::Futex => options.wait(ringway::Wait::Futex),
+            Wait::Sleep => options.wait(ringway::Wait::Futex).spin(Duration::ZERO),
+        }
+    }
 }
 
-fn row<const N: usize, L: Link<N>>(key: Key, link: impl Fn() -> io::Result<L> + Copy + Send + 'static) -> Row<Key> {
+fn row<const N: usize, L: Link<N>>(key: Key, link: impl Fn() -> io::Result<L> + Clone + Send + 'static) -> Row<Key> {
     let (metric, batch) = (key.metric, key.batch);
     Row::new(key, move |pair, count| match metric {
         Metric::OneWay => {
             let stream = Stream { warm_up: count / 5, count, batch };
-            block::stream::<N, L>(pair, Between::Processes, link, stream)
+            block::stream::<N, L>(pair, Between::Processes, link.clone(), stream)
         }
-        Metric::RoundTrip => block::round_trips::<N, L>(pair, Between::Processes, link, count / 2),
+        Metric::RoundTrip => block::round_trips::<N, L>(pair, Between::Processes, link.clone(), count / 2),
     })
 }
