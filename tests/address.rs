@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 use ringway::{
+    Wait,
     segment::{Key, Name},
     transport::{Address, Ring, Target},
-    wait::Wait,
 };
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
 

@@ -3,4 +3,4 @@
 mod record;
 pub mod spsc;
 
-pub use record::{HEADER, MAX_CAPACITY, MAX_LENGTH, MIN_CAPACITY, largest_message};
+pub use record::{MAX_CAPACITY, MIN_CAPACITY, largest_message};

@@ -7,13 +7,13 @@
 //! A word whose bit 0 is clear is no record. A pad fills the end of a lap; its other bits are zero.
 
 /// Bytes of a header word, and the alignment of every record.
-pub const HEADER: u64 = 8;
+pub(super) const HEADER: u64 = 8;
 /// The smallest ring, in bytes.
 pub const MIN_CAPACITY: u64 = 4096;
 /// The largest ring, in bytes: lengths have 30 bits.
 pub const MAX_CAPACITY: u64 = 1 << 31;
 /// The largest length that a header can hold, in bytes.
-pub const MAX_LENGTH: u64 = (1 << 30) - 1;
+const MAX_LENGTH: u64 = (1 << 30) - 1;
 
 const VALID: u64 = 1;
 const PAD: u64 = 2;

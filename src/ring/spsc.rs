@@ -250,11 +250,6 @@ impl<W: Words> Writer<W> {
             self.position = first;
         }
     }
-
-    /// The words of the ring.
-    pub fn words(&self) -> &W {
-        &self.words
-    }
 }
 
 /// Where a new consumer begins.
@@ -401,11 +396,6 @@ impl<W: Words> Reader<W> {
     #[inline]
     pub fn is_redelivered(&self, position: u64) -> bool {
         position < self.redelivered_until
-    }
-
-    /// The words of the ring.
-    pub fn words(&self) -> &W {
-        &self.words
     }
 }
 
