@@ -34,7 +34,9 @@ pub(crate) struct Sleeper {
 /// What the waiter is to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// Whether the ring has what it waits for, and whether the peer has left.
+    /// Whether the ring has what it waits for.
+    Quick,
+    /// That, and whether the peer has left.
     Ring,
     /// Whether the peer has died.
     Peer,
@@ -74,7 +76,7 @@ impl Sleeper {
 }
 
 impl Sleep for Sleeper {
-    fn wake(&self, epoch: &AtomicU32) {
+    fn wake(self, epoch: &AtomicU32) {
         // There is nobody to tell of an error, and the waiter's slice makes up for it.
         if self.strategy == Wait::Semaphore {
             // SAFETY: the promise to `new`.
@@ -90,7 +92,7 @@ impl Waiting<'_> {
     #[inline(always)]
     pub(crate) fn notify(self) {
         if self.sleeper.strategy != Wait::Spin {
-            self.event.notify(&self.sleeper);
+            self.event.notify(self.sleeper);
         }
     }
 
@@ -98,7 +100,7 @@ impl Waiting<'_> {
     #[inline(always)]
     pub(crate) fn notify_fenced(self) {
         if self.sleeper.strategy != Wait::Spin {
-            self.event.notify_fenced(&self.sleeper);
+            self.event.notify_fenced(self.sleeper);
         }
     }
 
@@ -165,9 +167,9 @@ fn spin_once<T>(backoff: &mut Backoff, look: &mut impl FnMut(Look) -> Option<T>)
     let mut pauses = 0;
     while pauses < CLOCK_EVERY {
         pauses += backoff.pause();
-        if let Some(found) = look(Look::Ring) {
+        if let Some(found) = look(Look::Quick) {
             return Some(found);
         }
     }
-    None
+    look(Look::Ring)
 }
