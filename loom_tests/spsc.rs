@@ -62,7 +62,7 @@ impl Ring {
 
     /// Fills the payload with copies of a value that as a header word would be a valid message of 8 bytes.
     fn fill(&self, reservation: Reservation, value: u64) {
-        for position in (reservation.payload()..reservation.payload() + reservation.length()).step_by(8) {
+        for position in payload(reservation.start(), reservation.length()) {
             // SAFETY: loom checks that nobody else accesses it now.
             self.0.payload[index(position)].with_mut(|cell| unsafe { *cell = forged(value) });
             self.0.words[index(position)].store(forged(value), Ordering::Relaxed);
@@ -71,13 +71,18 @@ impl Ring {
 
     /// Checks that the payload is what `fill` made of `value`, both ways.
     fn expect(&self, record: &Record, value: u64) {
-        for position in (record.payload()..record.payload() + record.length()).step_by(8) {
+        for position in payload(record.position, record.length()) {
             // SAFETY: loom checks that nobody else writes it now.
             let cell = self.0.payload[index(position)].with(|cell| unsafe { *cell });
             assert_eq!(cell, forged(value));
             assert_eq!(self.0.words[index(position)].load(Ordering::Relaxed), forged(value));
         }
     }
+}
+
+/// The positions of a payload's words, behind its header.
+fn payload(record: u64, length: u64) -> impl Iterator<Item = u64> {
+    (record + 8..record + 8 + length).step_by(8)
 }
 
 fn forged(value: u64) -> u64 {

@@ -150,9 +150,7 @@ impl Consumer {
     /// The next message, if there is one. A violation looks like none here: every closer look tells it.
     #[inline(always)]
     pub(crate) fn take(&mut self) -> Option<Record> {
-        let record = self.reader.take().ok()??;
-        self.backoff.succeeded();
-        Some(record)
+        self.reader.take().ok()?
     }
 
     /// Why there is no message, unless there is one after all.
@@ -165,15 +163,15 @@ impl Consumer {
     #[cold]
     fn wait_for<T>(&mut self, deadline: Option<Duration>, find: impl Find<T>) -> Result<T, RecvError> {
         let Self { reader, end, backoff } = self;
+        backoff.caught_up(reader.position(), reader.usual_stride());
         let found = end.wait(deadline, backoff, |end, look| look_for(reader, end, find, look));
-        backoff.succeeded();
         found.unwrap_or(Err(RecvError::Timeout))
     }
 
     /// The payload of a record, to be read by a copy that expects races.
     #[inline(always)]
     pub(crate) fn payload(&self, record: &Record) -> *const u8 {
-        self.end.view().payload(record.payload()).as_ptr()
+        self.reader.words().payload(record.position).as_ptr()
     }
 
     /// Gives back all records up to this one.

@@ -106,11 +106,6 @@ impl Endpoint {
         &self.segment
     }
 
-    #[inline(always)]
-    pub(crate) fn view(&self) -> View {
-        self.view
-    }
-
     /// Whether this endpoint may be used, in this process.
     #[inline(always)]
     pub(crate) fn check(&self) -> Result<(), Unusable> {
@@ -149,7 +144,7 @@ impl Endpoint {
     pub(crate) fn wait<T>(
         &mut self,
         deadline: Option<Duration>,
-        backoff: &mut Backoff,
+        backoff: &Backoff,
         mut look: impl FnMut(&mut Self, Look) -> Option<T>,
     ) -> Option<T> {
         let (own, peer) = (self.own, self.peer);

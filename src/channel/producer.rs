@@ -128,9 +128,7 @@ impl Producer {
     /// Room, if there is some. A violation looks like none here: every closer look tells it.
     #[inline(always)]
     fn room(&mut self, len: usize) -> Option<Reservation> {
-        let reservation = self.writer.reserve(len as u64).ok()??;
-        self.backoff.succeeded();
-        Some(reservation)
+        self.writer.reserve(len as u64).ok()?
     }
 
     #[inline(always)]
@@ -157,15 +155,15 @@ impl Producer {
         // Blocking with unpublished messages could be waiting for oneself.
         self.publish();
         let Self { writer, end, backoff } = self;
+        backoff.caught_up(writer.position(), len);
         let found = end.wait(deadline, backoff, |end, look| look_for_room(writer, end, len, look));
-        backoff.succeeded();
         found.unwrap_or(Err(SendError::Timeout))
     }
 
     /// The payload of a reservation, to be written by a copy that expects races.
     #[inline(always)]
     pub(crate) fn payload(&self, reservation: Reservation) -> *mut u8 {
-        self.end.view().payload(reservation.payload()).as_ptr()
+        self.writer.words().payload(reservation.start()).as_ptr()
     }
 
     #[inline(always)]

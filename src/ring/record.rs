@@ -49,6 +49,11 @@ impl Header {
         Self(word)
     }
 
+    /// All but the tag.
+    pub(super) const fn low(self) -> u32 {
+        self.0 as u32
+    }
+
     pub(super) const fn is_valid(self) -> bool {
         self.0 & VALID != 0
     }

@@ -89,12 +89,14 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// The position of the payload's first byte.
-    pub fn payload(self) -> u64 {
-        self.start + HEADER
+    /// The position of the header; the payload follows it.
+    #[inline(always)]
+    pub fn start(self) -> u64 {
+        self.start
     }
 
     /// Bytes of payload that were asked for.
+    #[inline(always)]
     pub fn length(self) -> u64 {
         self.length
     }
@@ -103,7 +105,7 @@ impl Reservation {
 /// A published message.
 #[derive(Clone, Copy, Debug)]
 pub struct Record {
-    /// The position of its header: unique and increasing over the life of the ring.
+    /// The position of its header, which the payload follows: unique and increasing over the life of the ring.
     pub position: u64,
     header: Header,
     /// Behind its last byte: release to here.
@@ -111,12 +113,6 @@ pub struct Record {
 }
 
 impl Record {
-    /// The position of its payload's first byte.
-    #[inline(always)]
-    pub fn payload(&self) -> u64 {
-        self.position + HEADER
-    }
-
     /// Bytes of payload.
     #[inline(always)]
     pub fn length(&self) -> u64 {
@@ -139,6 +135,9 @@ pub struct Writer<W> {
     position: u64,
     /// `released` as last read, plus the capacity: nothing is written from here on.
     limit: u64,
+    /// A record that ends here or before fits as it is: into the room known of, and into the lap of `position`. Never too
+    /// high, often too low: then the slow path finds out.
+    fits_until: u64,
     /// In a batch, the position and the word whose store will publish it.
     unpublished: Option<(u64, u64)>,
 }
@@ -155,7 +154,7 @@ impl<W: Words> Writer<W> {
         let released = words.cursor().released.load(REFRESH);
         let position = walk(&words, bounds, released, |_| {})?;
         let limit = released + bounds.capacity;
-        Ok(Self { words, bounds, position, limit, unpublished: None })
+        Ok(Self { words, bounds, position, limit, fits_until: 0, unpublished: None })
     }
 
     /// Where the next header goes.
@@ -169,6 +168,16 @@ impl<W: Words> Writer<W> {
     /// [`Violation`] if the consumer's position can't be.
     #[inline(always)]
     pub fn reserve(&mut self, length: u64) -> Result<Option<Reservation>, Violation> {
+        // One comparison for the room and the lap: the fewer instructions, the more messages are in flight in the processor
+        // while it waits for their cache lines.
+        if self.position + stride(length) <= self.fits_until {
+            return Ok(Some(Reservation { start: self.position, length }));
+        }
+        self.reserve_slowly(length)
+    }
+
+    #[inline(never)]
+    fn reserve_slowly(&mut self, length: u64) -> Result<Option<Reservation>, Violation> {
         let stride = stride(length);
         let rest = self.bounds.lap_rest(self.position);
         let start = if stride <= rest { self.position } else { self.position + rest };
@@ -177,11 +186,11 @@ impl<W: Words> Writer<W> {
         if end > self.limit && !self.refresh(end)? {
             return Ok(None);
         }
+        self.fits_until = (self.limit - HEADER).min(self.position + rest);
         Ok(Some(Reservation { start, length }))
     }
 
     /// Reads how far the consumer is. Says whether there is now room up to `end`.
-    #[inline(never)]
     fn refresh(&mut self, end: u64) -> Result<bool, Violation> {
         // P3, pairs with C2.
         let released = self.words.cursor().released.load(REFRESH);
@@ -259,10 +268,18 @@ impl<W: Words> Writer<W> {
         true
     }
 
+    /// The words of the ring.
+    #[inline(always)]
+    pub fn words(&self) -> &W {
+        &self.words
+    }
+
     /// Forgets what was committed in the batch. The word at its start is still the 0 that ended what came before.
     pub fn abandon(&mut self) {
         if let Some((first, _)) = self.unpublished.take() {
             self.position = first;
+            // It may have been found for a later lap.
+            self.fits_until = 0;
         }
     }
 }
@@ -276,6 +293,9 @@ pub enum Resume {
     Taken,
 }
 
+/// Before the first message: fits into no lap, whatever the header.
+const NONE_YET: (u32, u64) = (u32::MAX, 1 << 62);
+
 /// The consumer's end.
 #[derive(Debug)]
 pub struct Reader<W> {
@@ -283,8 +303,11 @@ pub struct Reader<W> {
     bounds: Bounds,
     /// Where the next header is.
     position: u64,
-    /// The highest `taken` ever: what lies before it has been handed out at least once.
-    taken: u64,
+    /// Where the lap of `position` ends, or `position` itself.
+    lap_end: u64,
+    /// The low half of the last header, which says that it is a message and how long, and its stride: the next message is
+    /// likely to be as long. So one comparison tells all, and the next place doesn't wait for this header to arrive.
+    usual: (u32, u64),
     /// What an earlier consumer was handed and did not give back ends here.
     redelivered_until: u64,
 }
@@ -309,7 +332,7 @@ impl<W: Words> Reader<W> {
             // C2: nothing of ours reads what is skipped.
             words.cursor().released.store(position, RELEASE);
         }
-        Ok(Self { words, bounds, position, taken, redelivered_until: taken })
+        Ok(Self { words, bounds, position, lap_end: position, usual: NONE_YET, redelivered_until: taken })
     }
 
     /// Where the next header is.
@@ -322,32 +345,34 @@ impl<W: Words> Reader<W> {
     /// # Errors
     /// [`Violation`] if the word can't be a header there.
     #[inline(always)]
-    pub fn peek(&self) -> Result<Option<Record>, Violation> {
+    pub fn peek(&mut self) -> Result<Option<Record>, Violation> {
         // C1, pairs with P2.
         let header = Header::from_word(self.words.word(self.position).load(RECEIVE));
+        let (low, stride) = self.usual;
+        let end = self.position + stride;
+        if header.low() == low && end <= self.lap_end {
+            return Ok(Some(Record { position: self.position, header, end }));
+        }
         if !header.is_valid() {
             return Ok(None);
         }
-        if header.is_pad() {
-            return self.peek_behind_pad().map(Some);
-        }
-        self.record(self.position, header).map(Some)
+        self.peek_slowly(header).map(Some)
     }
 
     #[inline(never)]
-    fn peek_behind_pad(&self) -> Result<Record, Violation> {
-        let position = self.position + self.bounds.lap_rest(self.position);
-        // C1: the pad and the header behind it are published together.
-        let header = Header::from_word(self.words.word(position).load(RECEIVE));
-        if !header.is_valid() || header.is_pad() {
-            return Err(Violation);
+    fn peek_slowly(&mut self, mut header: Header) -> Result<Record, Violation> {
+        let mut position = self.position;
+        if header.is_pad() {
+            position += self.bounds.lap_rest(position);
+            // C1: the pad and the header behind it are published together.
+            header = Header::from_word(self.words.word(position).load(RECEIVE));
+            if !header.is_valid() || header.is_pad() {
+                return Err(Violation);
+            }
         }
-        self.record(position, header)
-    }
-
-    #[inline(always)]
-    fn record(&self, position: u64, header: Header) -> Result<Record, Violation> {
         let stride = self.bounds.stride_at(position, header.length()).ok_or(Violation)?;
+        self.usual = (header.low(), stride);
+        self.lap_end = position + self.bounds.lap_rest(position);
         Ok(Record { position, header, end: position + stride })
     }
 
@@ -358,8 +383,8 @@ impl<W: Words> Reader<W> {
     #[inline(always)]
     pub fn take(&mut self) -> Result<Option<Record>, Violation> {
         let Some(record) = self.peek()? else { return Ok(None) };
-        if record.end > self.taken {
-            self.taken = record.end;
+        // What was redelivered had been taken before.
+        if record.end > self.redelivered_until {
             // Relaxed: only a successor reads it, and what a killed process stored is stored in program order.
             self.words.cursor().taken.store(record.end, Ordering::Relaxed);
         }
@@ -370,6 +395,7 @@ impl<W: Words> Reader<W> {
     /// Makes the record at `position`, which was taken and not released, the next one again.
     pub fn rewind(&mut self, position: u64) {
         self.position = position;
+        self.lap_end = position;
     }
 
     /// Whether a message is published: `Some` if so.
@@ -377,7 +403,7 @@ impl<W: Words> Reader<W> {
     /// # Errors
     /// As [`peek`](Self::peek).
     #[inline(always)]
-    pub fn is_ready(&self) -> Result<Option<()>, Violation> {
+    pub fn is_ready(&mut self) -> Result<Option<()>, Violation> {
         Ok(self.peek()?.map(drop))
     }
 
@@ -403,6 +429,17 @@ impl<W: Words> Reader<W> {
             return Ok(Next::End);
         }
         Ok(find(self)?.map_or(Next::End, Next::Found))
+    }
+
+    /// From a record to the next one of the same length, as it was last.
+    pub fn usual_stride(&self) -> u64 {
+        self.usual.1
+    }
+
+    /// The words of the ring.
+    #[inline(always)]
+    pub fn words(&self) -> &W {
+        &self.words
     }
 
     /// Gives back all records that end at or before `end`, a [`Record::end`].

@@ -109,7 +109,7 @@ impl Waiting<'_> {
         self,
         spin: Duration,
         deadline: Option<Duration>,
-        backoff: &mut Backoff,
+        backoff: &Backoff,
         mut look: impl FnMut(Look) -> Option<T>,
     ) -> Option<T> {
         let sleepy = self.sleeper.strategy != Wait::Spin && (spin.is_zero() || cpu::online() == 1);
@@ -163,7 +163,7 @@ impl Waiting<'_> {
 
 /// Looks at the ring between pauses, for as long as may go by without a look at the clock.
 #[inline(always)]
-fn spin_once<T>(backoff: &mut Backoff, look: &mut impl FnMut(Look) -> Option<T>) -> Option<T> {
+fn spin_once<T>(backoff: &Backoff, look: &mut impl FnMut(Look) -> Option<T>) -> Option<T> {
     let mut pauses = 0;
     while pauses < CLOCK_EVERY {
         pauses += backoff.pause();
