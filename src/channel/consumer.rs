@@ -111,7 +111,7 @@ impl Consumer {
     /// As [`recv`](Self::recv).
     #[inline]
     pub fn recv_batch(&mut self, max: usize) -> Result<ReadBatch<'_>, RecvError> {
-        self.find(Reader::peek, None)?;
+        self.wait(None)?;
         Ok(ReadBatch { consumer: self, left: max, taken: false })
     }
 
@@ -128,6 +128,28 @@ impl Consumer {
     #[inline(always)]
     pub(crate) fn record(&mut self, deadline: Option<Duration>) -> Result<Record, RecvError> {
         self.find(Reader::take, deadline)
+    }
+
+    /// Waits for a message without taking it.
+    #[inline]
+    pub(crate) fn wait(&mut self, deadline: Option<Duration>) -> Result<(), RecvError> {
+        self.find(Reader::peek, deadline)
+    }
+
+    /// Takes the next message of a batch, if there is one now. A violation ends the batch, as does the peer's end, and both
+    /// are told by the next call outside of it.
+    #[inline(always)]
+    pub(crate) fn next_in_batch(&mut self) -> Option<Record> {
+        match self.reader.take() {
+            Ok(found) => {
+                self.backoff.succeeded();
+                found
+            }
+            Err(Violation) => {
+                self.end.poison();
+                None
+            }
+        }
     }
 
     #[inline(always)]
@@ -302,11 +324,9 @@ impl<'b> Iterator for Iter<'b> {
         if *self.left == 0 {
             return None;
         }
-        // A violation ends the batch, and is told by the next call.
-        let record = self.consumer.reader.take().ok()??;
+        let record = self.consumer.next_in_batch()?;
         *self.left -= 1;
         *self.taken = true;
-        self.consumer.backoff.succeeded();
         // SAFETY: as for a ReadGrant; the batch, which releases it, is borrowed as long as the slice lives.
         let payload = unsafe { std::slice::from_raw_parts(self.consumer.payload(&record), record.length as usize) };
         let redelivered = self.consumer.is_redelivered(&record);

@@ -29,6 +29,8 @@ pub(crate) struct Endpoint {
     pub(crate) spin: Duration,
     keep_open: bool,
     persist: bool,
+    /// Of a producer: the consumer that had left before it joined, and so didn't leave it.
+    left_before: Option<Tenure>,
     /// How many of the peer's deaths the user knows of.
     told_deaths: u32,
     /// The peer's deaths, as far as known here: at least what its record says.
@@ -74,7 +76,8 @@ impl Endpoint {
         seat: Seat,
         behaviour: Behaviour,
     ) -> Self {
-        let told_deaths = Tenure::load(role.peer().participant(&view)).deaths();
+        let peer = Tenure::load(role.peer().participant(&view));
+        let told_deaths = peer.deaths();
         // SAFETY: with `wait=sem` the creator of the segment initialised both; the segment is held as long as they are.
         let sleeper = |role| unsafe { Sleeper::new(wait, view.semaphore(role as usize)) };
         Self {
@@ -86,6 +89,7 @@ impl Endpoint {
             spin: behaviour.spin,
             keep_open: behaviour.keep_open,
             persist,
+            left_before: (role == Role::Producer && peer.state() == State::Left).then_some(peer),
             told_deaths,
             known_deaths: told_deaths,
             stuck: (u64::MAX, 0),
@@ -159,7 +163,12 @@ impl Endpoint {
     /// Whether the peer left in good order, and the user wants to know. Acquires all that it did.
     #[inline(always)]
     pub(crate) fn peer_has_left(&self) -> bool {
-        Tenure::load(self.role.peer().participant(&self.view)).state() == State::Left && !self.keep_open
+        self.is_left(Tenure::load(self.role.peer().participant(&self.view))) && !self.keep_open
+    }
+
+    #[inline(always)]
+    fn is_left(&self, peer: Tenure) -> bool {
+        peer.state() == State::Left && self.left_before != Some(peer)
     }
 
     /// Whether something ended at the peer's side that the user has not been told of. Acquires all that it did before.
@@ -178,7 +187,7 @@ impl Endpoint {
             deaths = seen.deaths() + u32::from(matches!(status, Status::Dead { .. }));
         }
         self.known_deaths = self.known_deaths.max(deaths);
-        !self.keep_open && (self.known_deaths > self.told_deaths || tenure.state() == State::Left)
+        !self.keep_open && (self.known_deaths > self.told_deaths || self.is_left(tenure))
     }
 
     /// How it ended, to be told to the user now; a death is told once.
