@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let mut batch = match receiver.recv_batch_timeout(most, waiting.slice()) {
             Ok(batch) => batch,
             Err(RecvError::Timeout) if !waiting.is_over()? => continue,
-            Err(RecvError::Closed) => break,
+            Err(RecvError::Closed) => return signals::check(),
             Err(error) => return Err(explain(error, args)),
         };
         match pass_on(&mut batch, &mut output) {
