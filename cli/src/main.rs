@@ -1,13 +1,27 @@
 //! The command line of ringway.
 
 mod bench;
+mod failure;
+mod input;
+mod inspect;
+mod ls;
+mod output;
+mod recv;
+mod ring;
+mod rm;
+mod send;
+mod signals;
+mod waiting;
 
 use std::{io::ErrorKind, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, error::ErrorKind as Misuse};
 
+use failure::Failure;
+
+/// Create, feed, drain, inspect and measure rings in shared memory
 #[derive(Parser)]
-#[command(name = "ringway", version, about)]
+#[command(name = "ringway", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -15,16 +29,49 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Send(send::Args),
+    Recv(recv::Args),
+    Ls(ls::Args),
+    Inspect(inspect::Args),
+    Rm(rm::Args),
     Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
-    let Cli { command: Command::Bench(args) } = Cli::parse();
-    match bench::run(&args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("ringway: {error}");
-            ExitCode::from(if error.kind() == ErrorKind::InvalidInput { 2 } else { 1 })
+    let outcome = match Cli::try_parse() {
+        Ok(cli) => run(&cli.command),
+        Err(misuse) => return explain(&misuse),
+    };
+    outcome.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
+}
+
+fn run(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Send(args) => send::run(args),
+        Command::Recv(args) => recv::run(args),
+        Command::Ls(args) => ls::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Rm(args) => rm::run(args),
+        Command::Bench(args) => bench::run(args).map_err(|error| match error.kind() {
+            ErrorKind::InvalidInput => Failure::Usage(error.to_string()),
+            _ => Failure::Io(error.to_string()),
+        }),
+    }
+}
+
+/// Help goes where it was asked for; of a misuse, one line says what it is.
+fn explain(misuse: &clap::Error) -> ExitCode {
+    match misuse.kind() {
+        Misuse::DisplayHelp | Misuse::DisplayVersion | Misuse::DisplayHelpOnMissingArgumentOrSubcommand => {
+            // Whoever asked may have closed the pipe.
+            let _ = misuse.print();
+            ExitCode::from(misuse.exit_code() as u8)
+        }
+        _ => {
+            let text = misuse.to_string();
+            let problem = text.split("\n\n").next().unwrap_or_default();
+            let words: Vec<&str> = problem.trim_start_matches("error:").split_whitespace().collect();
+            Failure::Usage(format!("{}; see ringway --help", words.join(" "))).report()
         }
     }
 }

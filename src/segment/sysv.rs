@@ -125,7 +125,7 @@ pub(super) fn open(name: &Name, key: &Key) -> Result<Attached> {
     }
 }
 
-/// Attaches read-only, in whatever state the segment is.
+/// Attaches read-only.
 pub(super) fn open_read_only(name: &Name, key: &Key) -> Result<Attached> {
     let key = key.number()?;
     let id = sysv_shm::find(key).map_err(|e| Error::os(e, "open", name))?;
@@ -134,7 +134,15 @@ pub(super) fn open_read_only(name: &Name, key: &Key) -> Result<Attached> {
         let count = set.status().ok()?.count.checked_sub(2)?;
         Some(Semaphores { set, count })
     });
-    Ok(Attached { memory, id, semaphores })
+    let attached = Attached { memory, id, semaphores };
+    // Nothing else tells an unfinished segment of ours from those of others.
+    if let Some(Semaphores { set, count }) = semaphores
+        && !attached.is_ready()
+        && set.value(count).is_ok_and(|state| state == MAKING)
+    {
+        return Err(Error::new(ErrorKind::NotFound, "open", name).advise("its creator has not finished it, or died"));
+    }
+    Ok(attached)
 }
 
 /// Removes the segment and its set, whatever their state.

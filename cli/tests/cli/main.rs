@@ -1,0 +1,7 @@
+//! The binary as its users meet it: real processes, real rings.
+
+mod ends;
+mod look;
+mod place;
+mod running;
+mod transfer;
