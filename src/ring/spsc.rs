@@ -89,6 +89,11 @@ pub struct Reservation {
 }
 
 impl Reservation {
+    /// The position of its header.
+    pub fn position(self) -> u64 {
+        self.start
+    }
+
     /// The position of the payload's first byte.
     pub fn payload(self) -> u64 {
         self.start + HEADER
