@@ -1,26 +1,26 @@
 //! Memory that a test shares with the children it forks: what they write there outlives them.
 
-use memmap2::{MmapOptions, MmapRaw};
+use ringway::segment::Segment;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Words, all 0 at first.
 pub struct Board {
-    map: MmapRaw,
+    segment: Segment,
 }
 
 impl Board {
-    const WORDS: usize = 512;
+    const WORDS: usize = 256;
+    /// Behind what segments have of their own.
+    const FIRST: usize = 128;
 
     pub fn new() -> Self {
-        // A shared anonymous mapping.
-        let map = MmapOptions::new().len(Self::WORDS * 8).map_anon().unwrap();
-        Self { map: map.into() }
+        Self { segment: Segment::memfd("board", Self::FIRST + Self::WORDS * 8, 0o600, |_| {}).unwrap() }
     }
 
     pub fn word(&self, index: usize) -> &AtomicU64 {
         assert!(index < Self::WORDS);
-        // SAFETY: inside of the mapping, which outlives the reference; aligned, and only accessed atomically.
-        unsafe { AtomicU64::from_ptr(self.map.as_mut_ptr().cast::<u64>().add(index)) }
+        // SAFETY: inside of the segment, which outlives the reference; aligned, and only accessed atomically.
+        unsafe { AtomicU64::from_ptr(self.segment.as_ptr().add(Self::FIRST + index * 8).cast().as_ptr()) }
     }
 
     pub fn get(&self, index: usize) -> u64 {
@@ -29,9 +29,5 @@ impl Board {
 
     pub fn set(&self, index: usize, value: u64) {
         self.word(index).store(value, Ordering::SeqCst);
-    }
-
-    pub fn add(&self, index: usize, value: u64) -> u64 {
-        self.word(index).fetch_add(value, Ordering::SeqCst)
     }
 }
