@@ -6,6 +6,9 @@ use common::payload::Payload;
 use common::{Child, KINDS, Kind, NAMED, PATIENCE, Scratch, WAITS, alone};
 use ringway::segment::Name;
 use ringway::{ErrorKind, Options, PeerState, RecvError, SendError, inspect};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::Barrier;
 use std::time::Duration;
 
@@ -250,7 +253,7 @@ fn those_who_are_refused_do_not_keep_a_ring_from_going() {
     const ROUNDS: u32 = 1000;
     for kind in NAMED {
         let scratch = Scratch::with(kind, "capacity=4KiB&persist=no");
-        let start = Barrier::new(2);
+        let (start, mut left_behind) = (Barrier::new(2), 0);
         std::thread::scope(|scope| {
             // Comes just when the others leave. It is refused, or let in and then the last to leave.
             let refused = scope.spawn(|| {
@@ -268,15 +271,16 @@ fn those_who_are_refused_do_not_keep_a_ring_from_going() {
                 }
                 refused
             });
-            for round in 0..ROUNDS {
+            for _ in 0..ROUNDS {
                 let ends = (scratch.sender(), scratch.receiver());
                 start.wait();
                 drop(ends);
                 start.wait();
-                assert!(!scratch.exists(), "{kind:?}: left behind after round {round}");
+                left_behind += u32::from(scratch.exists());
             }
             assert!(refused.join().unwrap() > 0, "they never met");
         });
+        assert_eq!(left_behind, 0, "{kind:?}");
     }
 }
 
@@ -302,5 +306,52 @@ fn what_can_not_be_opened_is_said_clearly() {
         let error = Options::new().capacity(1 << 20).receiver(&scratch.address).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
         assert!(matches!(scratch.name().unwrap(), Name::Posix(_) | Name::File(_) | Name::SysV(_)));
+    }
+}
+
+#[test]
+fn one_that_may_not_remove_a_ring_leaves_it() {
+    let _alone = alone();
+    let directory = TemporaryDirectory::new();
+    let path = directory.0.join("ring");
+    let address = format!("file://{}?perm=0666&persist=no", path.display()).parse().unwrap();
+    let receiver = Options::new().receiver(&address).unwrap();
+    // Nobody but root may remove from it, and root is somebody else in the child.
+    fs::set_permissions(&directory.0, Permissions::from_mode(0o555)).unwrap();
+    let mut child = Child::fork(|tell| {
+        // SAFETY: plain system calls, in a process with one thread. It stays traceable, so that its /proc stays its own.
+        unsafe {
+            if libc::geteuid() == 0 {
+                assert_eq!(libc::setresuid(65534, 65534, 65534), 0);
+                assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 1), 0);
+            }
+        }
+        let sender = Options::new().sender(&address).unwrap();
+        tell.say(b's');
+        // Leaves last.
+        while sender.peer() != PeerState::Left {
+            std::thread::yield_now();
+        }
+    });
+    child.expect(b's');
+    drop(receiver);
+    child.expect_success();
+    assert!(path.exists());
+}
+
+struct TemporaryDirectory(PathBuf);
+
+impl TemporaryDirectory {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("ringway-test-{}-directory", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for TemporaryDirectory {
+    fn drop(&mut self) {
+        let _ = fs::set_permissions(&self.0, Permissions::from_mode(0o755));
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
