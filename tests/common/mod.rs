@@ -129,3 +129,14 @@ pub fn dawdle(turns: u64) {
         std::hint::spin_loop();
     }
 }
+
+/// Whether it has not ended yet; never reaps it.
+pub fn runs(child: &Child) -> bool {
+    // SAFETY: all zeros are a siginfo_t.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: `info` is a valid place for the answer.
+    assert_eq!(unsafe { libc::waitid(libc::P_PID, child.pid(), &mut info, options) }, 0);
+    // SAFETY: waitid fills in the fields of SIGCHLD, or leaves them 0.
+    unsafe { info.si_pid() == 0 }
+}
