@@ -62,7 +62,7 @@ impl Ring {
 
     /// Fills the payload with copies of a value that as a header word would be a valid message of 8 bytes.
     fn fill(&self, reservation: Reservation, value: u64) {
-        for position in payload(reservation.start(), reservation.length()) {
+        for position in payload(reservation.position(), reservation.length()) {
             // SAFETY: loom checks that nobody else accesses it now.
             self.0.payload[index(position)].with_mut(|cell| unsafe { *cell = forged(value) });
             self.0.words[index(position)].store(forged(value), Ordering::Relaxed);

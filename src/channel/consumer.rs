@@ -174,9 +174,12 @@ impl Consumer {
         self.reader.words().payload(record.position).as_ptr()
     }
 
-    /// Gives back all records up to this one.
+    /// Gives back all records up to this one; not in a forked child, whose parent is still reading them.
     #[inline(always)]
     pub(crate) fn release(&self, end: u64) {
+        if self.end.check().is_err() {
+            return;
+        }
         self.reader.release(end);
         // A producer that falls asleep just now may be missed: whatever this side does next makes up for it, and the
         // producer's slice if it does nothing.

@@ -160,14 +160,23 @@ impl Producer {
         found.unwrap_or(Err(SendError::Timeout))
     }
 
+    /// Whether what was reserved may still be written and committed: not in a forked child, whose parent does.
+    #[inline(always)]
+    pub(crate) fn is_usable(&self) -> bool {
+        self.end.check().is_ok()
+    }
+
     /// The payload of a reservation, to be written by a copy that expects races.
     #[inline(always)]
     pub(crate) fn payload(&self, reservation: Reservation) -> *mut u8 {
-        self.writer.words().payload(reservation.start()).as_ptr()
+        self.writer.words().payload(reservation.position()).as_ptr()
     }
 
     #[inline(always)]
     pub(crate) fn commit(&mut self, reservation: Reservation, used: usize, tag: u32) -> u64 {
+        if !self.is_usable() {
+            return reservation.position();
+        }
         let position = self.writer.commit(reservation, used as u64, tag);
         self.end.wake_peer();
         position
@@ -175,10 +184,16 @@ impl Producer {
 
     #[inline(always)]
     pub(crate) fn commit_in_batch(&mut self, reservation: Reservation, used: usize, tag: u32) -> u64 {
+        if !self.is_usable() {
+            return reservation.position();
+        }
         self.writer.commit_in_batch(reservation, used as u64, tag)
     }
 
     pub(crate) fn publish(&mut self) -> bool {
+        if !self.is_usable() {
+            return false;
+        }
         let any = self.writer.publish();
         if any {
             self.end.wake_peer();
@@ -235,7 +250,8 @@ impl WriteGrant<'_> {
     /// Sends the first `used` bytes, or all if `used` is more, and returns the message's sequence: its position in the
     /// ring in bytes, increasing from message to message.
     ///
-    /// The message is published before this returns, with release ordering, except inside a batch.
+    /// The message is published before this returns, with release ordering, except inside a batch. In a forked child it
+    /// sends nothing: the grant is its parent's, and so are the bytes, which a child must not write.
     #[inline]
     pub fn commit(self, used: usize) -> u64 {
         if self.in_batch {

@@ -37,6 +37,9 @@ const RECEIVE: Ordering = if cfg!(ringway_mutant = "receive_relaxed") { Ordering
 const RELEASE: Ordering = if cfg!(ringway_mutant = "release_relaxed") { Ordering::Relaxed } else { Ordering::Release };
 const REFRESH: Ordering = if cfg!(ringway_mutant = "refresh_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
 
+/// No ring gets here, so that arithmetic on positions that come from its memory can't overflow.
+const BEYOND: u64 = 1 << 63;
+
 /// What the consumer writes, on a line of its own.
 #[repr(C, align(128))]
 #[derive(Debug)]
@@ -91,7 +94,7 @@ pub struct Reservation {
 impl Reservation {
     /// The position of the header; the payload follows it.
     #[inline(always)]
-    pub fn start(self) -> u64 {
+    pub fn position(self) -> u64 {
         self.start
     }
 
@@ -321,7 +324,7 @@ impl<W: Words> Reader<W> {
         // Relaxed: the lock that makes us the only consumer orders us behind our predecessor.
         let released = words.cursor().released.load(Ordering::Relaxed);
         let taken = words.cursor().taken.load(Ordering::Relaxed).max(released);
-        if !(released | taken).is_multiple_of(HEADER) || taken - released > bounds.capacity {
+        if !(released | taken).is_multiple_of(HEADER) || taken - released > bounds.capacity || taken >= BEYOND {
             return Err(Violation);
         }
         let position = match from {
@@ -481,10 +484,10 @@ pub fn is_drained(words: &impl Words) -> bool {
 /// # Errors
 /// [`Violation`] if the chain is broken or longer than the ring.
 pub fn walk(words: &impl Words, bounds: Bounds, position: u64, mut visit: impl FnMut(u64)) -> Result<u64, Violation> {
-    let end = position.checked_add(bounds.capacity).ok_or(Violation)?;
-    if !position.is_multiple_of(HEADER) {
+    if !position.is_multiple_of(HEADER) || position >= BEYOND {
         return Err(Violation);
     }
+    let end = position + bounds.capacity;
     let mut position = position;
     while position < end {
         // C1.
