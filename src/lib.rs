@@ -36,8 +36,8 @@
 //! # Blocking
 //! A name with `try_` never blocks, one with `_timeout` or `_deadline` blocks until then, and any other as long as it takes. Waiting
 //! follows the ring's [`Wait`] strategy: by default it spins for [`Options::spin`] and then sleeps on a futex. A sleeper wakes
-//! up when there is something to do, and every 100 ms to see whether its peer still lives. Sending to, or receiving from, a
-//! peer that is awake makes no system call. Joining a ring waits for others that are joining it.
+//! up when there is something to do, and every 100 ms to see whether its peer still lives. Where nobody has to wait or to be
+//! woken, sending and receiving make no system call. Joining a ring waits for others that are joining it.
 //!
 //! # Memory ordering
 //! A message is published before the call that sends it returns, with release ordering, and received with acquire ordering:
