@@ -21,8 +21,8 @@ impl Futex {
     }
 }
 
-impl Sleep for Futex {
-    fn wake(&self, _epoch: &AtomicU32) {
+impl Sleep for &Futex {
+    fn wake(self, _epoch: &AtomicU32) {
         let _queue = self.queue.lock().unwrap();
         self.woken.notify_one();
     }

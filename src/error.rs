@@ -14,8 +14,10 @@ pub enum ErrorKind {
     AlreadyExists,
     /// The kernel or the object's mode refuses access.
     PermissionDenied,
-    /// What was found is not a ringway segment, or is a damaged one.
+    /// What was found is not a ringway segment.
     NotARing,
+    /// What was found is a ringway segment that its creator did not finish, or that was damaged.
+    Damaged,
     /// The segment was written by a newer, incompatible version.
     NewerVersion,
     /// The segment exists with another geometry, ring kind or wait strategy than was asked for.
@@ -103,6 +105,7 @@ impl fmt::Display for Error {
             (None, ErrorKind::AlreadyExists) => f.write_str(": it exists already")?,
             (None, ErrorKind::PermissionDenied) => f.write_str(": permission denied")?,
             (None, ErrorKind::NotARing) => f.write_str(": it is not a ringway segment")?,
+            (None, ErrorKind::Damaged) => f.write_str(": it is a damaged ringway segment")?,
             (None, ErrorKind::NewerVersion) => f.write_str(": it was made by a newer version of ringway")?,
             (None, ErrorKind::Mismatch) => f.write_str(": it exists with other properties")?,
             (None, ErrorKind::Poisoned) => f.write_str(": it is poisoned, it holds what no correct peer writes")?,

@@ -121,7 +121,7 @@ impl Attachment {
 
     fn damaged(mut self) -> Error {
         self.end.poison();
-        Error::new(ErrorKind::NotARing, "take up the ring in", self.end.segment())
+        Error::new(ErrorKind::Poisoned, "take up the ring in", self.end.segment())
             .advise("its positions and messages contradict each other; remove it")
     }
 }
@@ -203,8 +203,8 @@ pub(crate) fn open(segment: &Segment) -> Result<Geometry> {
         match rejected {
             Rejected::Foreign => error(ErrorKind::NotARing),
             Rejected::Newer => error(ErrorKind::NewerVersion).advise("use the version that made it, or remove it"),
-            Rejected::NotReady => error(ErrorKind::NotARing).advise("its creator did not finish it; remove it"),
-            Rejected::Damaged(why) => error(ErrorKind::NotARing).advise(format!("{why}; remove it")),
+            Rejected::NotReady => error(ErrorKind::Damaged).advise("its creator did not finish it; remove it"),
+            Rejected::Damaged(why) => error(ErrorKind::Damaged).advise(format!("{why}; remove it")),
         }
     })
 }

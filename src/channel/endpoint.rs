@@ -1,5 +1,6 @@
 //! What producer and consumer have in common: a seat in a mapped ring, a peer to watch, and a way to wait.
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use crate::ring::spsc::Bounds;
 use crate::segment::Segment;
 use crate::sys::{clock, fork};
 use crate::wait::event::Event;
-use crate::wait::{Look, SLICE, Sleeper, Waiting};
+use crate::wait::{Backoff, Look, SLICE, Sleeper, Waiting};
 
 /// No process's generation: of an endpoint that has seen a violation.
 const POISONED: u32 = u32::MAX;
@@ -19,16 +20,19 @@ const POISONED: u32 = u32::MAX;
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     view: View,
-    role: Role,
+    own: NonNull<Side>,
+    peer: NonNull<Side>,
     /// The generation of the process that owns this endpoint, or [`POISONED`]: one comparison tells both.
     generation: u32,
     /// On what this side sleeps, and on what it wakes its peer.
     own_sleeper: Sleeper,
     peer_sleeper: Sleeper,
     pub(crate) bounds: Bounds,
-    pub(crate) spin: Duration,
+    spin: Duration,
     keep_open: bool,
     persist: bool,
+    /// Of a producer: the consumer that had left before it joined, and so didn't leave it.
+    left_before: Option<Tenure>,
     /// How many of the peer's deaths the user knows of.
     told_deaths: u32,
     /// The peer's deaths, as far as known here: at least what its record says.
@@ -74,11 +78,13 @@ impl Endpoint {
         seat: Seat,
         behaviour: Behaviour,
     ) -> Self {
-        let told_deaths = Tenure::load(role.peer().participant(&view)).deaths();
+        let peer = Tenure::load(role.peer().participant(&view));
+        let told_deaths = peer.deaths();
         // SAFETY: with `wait=sem` the creator of the segment initialised both; the segment is held as long as they are.
         let sleeper = |role| unsafe { Sleeper::new(wait, view.semaphore(role as usize)) };
         Self {
-            role,
+            own: NonNull::from(side(&view, role)),
+            peer: NonNull::from(side(&view, role.peer())),
             generation: fork::enter(),
             own_sleeper: sleeper(role),
             peer_sleeper: sleeper(role.peer()),
@@ -86,6 +92,7 @@ impl Endpoint {
             spin: behaviour.spin,
             keep_open: behaviour.keep_open,
             persist,
+            left_before: (role == Role::Producer && peer.state() == State::Left).then_some(peer),
             told_deaths,
             known_deaths: told_deaths,
             stuck: (u64::MAX, 0),
@@ -126,40 +133,61 @@ impl Endpoint {
         }
     }
 
+    #[inline(always)]
     fn own(&self) -> &Side {
-        side(&self.view, self.role)
+        // SAFETY: a side of the view, mapped as long as the segment is held.
+        unsafe { self.own.as_ref() }
     }
 
+    #[inline(always)]
     fn peer(&self) -> &Side {
-        side(&self.view, self.role.peer())
+        // SAFETY: as above.
+        unsafe { self.peer.as_ref() }
     }
 
-    /// The way this side waits for its peer.
-    pub(crate) fn waiting(view: &View, role: Role, sleeper: Sleeper) -> Waiting<'_> {
-        let event = Event { epoch: &side(view, role.peer()).epoch.0, waiter: &side(view, role).waiter.0 };
-        Waiting { event, sleeper }
+    /// Waits until `look` finds something, or `None` until the `deadline`.
+    pub(crate) fn wait<T>(
+        &mut self,
+        deadline: Option<Duration>,
+        backoff: &mut Backoff,
+        mut look: impl FnMut(&mut Self, Look) -> Option<T>,
+    ) -> Option<T> {
+        let (own, peer) = (self.own, self.peer);
+        // SAFETY: as in `own`; the references don't outlive this call, nor it the segment.
+        let (own, peer) = unsafe { (own.as_ref(), peer.as_ref()) };
+        let event = Event { epoch: &peer.epoch.0, waiter: &own.waiter.0 };
+        let waiting = Waiting { event, sleeper: self.own_sleeper };
+        waiting.wait(self.spin, deadline, backoff, |what| look(self, what))
     }
 
-    pub(crate) fn own_sleeper(&self) -> Sleeper {
-        self.own_sleeper
+    /// The event on which the peer sleeps.
+    #[inline(always)]
+    fn peer_waiting(&self) -> Waiting<'_> {
+        let event = Event { epoch: &self.own().epoch.0, waiter: &self.peer().waiter.0 };
+        Waiting { event, sleeper: self.peer_sleeper }
     }
 
     /// Tells the peer, if it sleeps, of what this side has published.
     #[inline(always)]
     pub(crate) fn wake_peer(&self) {
-        Self::waiting(&self.view, self.role.peer(), self.peer_sleeper).notify();
+        self.peer_waiting().notify();
     }
 
     /// [`wake_peer`](Self::wake_peer) without a fence: what was published just now may be seen only by the next call.
     #[inline(always)]
     pub(crate) fn wake_peer_soon(&self) {
-        Self::waiting(&self.view, self.role.peer(), self.peer_sleeper).notify_fenced();
+        self.peer_waiting().notify_fenced();
     }
 
     /// Whether the peer left in good order, and the user wants to know. Acquires all that it did.
     #[inline(always)]
     pub(crate) fn peer_has_left(&self) -> bool {
-        Tenure::load(self.role.peer().participant(&self.view)).state() == State::Left && !self.keep_open
+        self.is_left(Tenure::load(&self.peer().participant)) && !self.keep_open
+    }
+
+    #[inline(always)]
+    fn is_left(&self, peer: Tenure) -> bool {
+        peer.state() == State::Left && self.left_before != Some(peer)
     }
 
     /// Whether something ended at the peer's side that the user has not been told of. Acquires all that it did before.
@@ -168,7 +196,7 @@ impl Endpoint {
             self.poison();
             return true;
         }
-        let mut tenure = Tenure::load(self.role.peer().participant(&self.view));
+        let mut tenure = Tenure::load(&self.peer().participant);
         let mut deaths = tenure.deaths();
         // An error of the probe means only that nothing is known; the next slice asks again.
         if look == Look::Peer
@@ -178,7 +206,7 @@ impl Endpoint {
             deaths = seen.deaths() + u32::from(matches!(status, Status::Dead { .. }));
         }
         self.known_deaths = self.known_deaths.max(deaths);
-        !self.keep_open && (self.known_deaths > self.told_deaths || tenure.state() == State::Left)
+        !self.keep_open && (self.known_deaths > self.told_deaths || self.is_left(tenure))
     }
 
     /// How it ended, to be told to the user now; a death is told once.

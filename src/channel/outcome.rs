@@ -15,7 +15,7 @@ pub enum SendError {
     },
     /// The time ran out while the ring was full.
     Timeout,
-    /// The consumer has left. If another one joins, sending works again.
+    /// The consumer has left since this producer joined. If another one joins, sending works again.
     Closed,
     /// The consumer died. Said once for each death; sending goes on working for a successor.
     PeerDied,

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use super::endpoint::{Endpoint, Gone, Unusable, deadline_at, deadline_in};
 use super::outcome::SendError;
 use crate::layout::View;
-use crate::liveness::Role;
 use crate::ring::spsc::{Reservation, Violation, Writer};
 use crate::wait::{Backoff, Look};
 
@@ -111,25 +110,27 @@ impl Producer {
     #[inline(always)]
     pub(crate) fn try_reservation(&mut self, len: usize) -> Result<Reservation, SendError> {
         self.check(len)?;
-        match self.writer.reserve(len as u64) {
-            Ok(Some(reservation)) => {
-                self.backoff.succeeded();
-                Ok(reservation)
-            }
-            other => self.no_room(len as u64, other),
+        match self.room(len) {
+            Some(reservation) => Ok(reservation),
+            None => self.look_closer(len as u64),
         }
     }
 
     #[inline(always)]
     pub(crate) fn reservation(&mut self, len: usize, deadline: Option<Duration>) -> Result<Reservation, SendError> {
         self.check(len)?;
-        match self.writer.reserve(len as u64) {
-            Ok(Some(reservation)) => {
-                self.backoff.succeeded();
-                Ok(reservation)
-            }
-            _ => self.wait_for_room(len as u64, deadline),
+        match self.room(len) {
+            Some(reservation) => Ok(reservation),
+            None => self.wait_for_room(len as u64, deadline),
         }
+    }
+
+    /// Room, if there is some. A violation looks like none here: every closer look tells it.
+    #[inline(always)]
+    fn room(&mut self, len: usize) -> Option<Reservation> {
+        let reservation = self.writer.reserve(len as u64).ok()??;
+        self.backoff.succeeded();
+        Some(reservation)
     }
 
     #[inline(always)]
@@ -144,9 +145,9 @@ impl Producer {
         Ok(())
     }
 
+    /// Why there is no room, unless there is some after all.
     #[cold]
-    fn no_room(&mut self, len: u64, found: Result<Option<Reservation>, Violation>) -> Result<Reservation, SendError> {
-        let Ok(_) = found else { return Err(poison(&mut self.end)) };
+    fn look_closer(&mut self, len: u64) -> Result<Reservation, SendError> {
         let look = self.end.look_when_stuck(self.writer.position());
         look_for_room(&mut self.writer, &mut self.end, len, look).unwrap_or(Err(SendError::Full))
     }
@@ -156,10 +157,7 @@ impl Producer {
         // Blocking with unpublished messages could be waiting for oneself.
         self.publish();
         let Self { writer, end, backoff } = self;
-        let view = end.view();
-        let spin = end.spin;
-        let waiting = Endpoint::waiting(&view, Role::Producer, end.own_sleeper());
-        let found = waiting.wait(spin, deadline, backoff, |look| look_for_room(writer, end, len, look));
+        let found = end.wait(deadline, backoff, |end, look| look_for_room(writer, end, len, look));
         backoff.succeeded();
         found.unwrap_or(Err(SendError::Timeout))
     }
@@ -209,6 +207,7 @@ fn look_for_room(
 ) -> Option<Result<Reservation, SendError>> {
     match writer.reserve(len) {
         Ok(Some(reservation)) => Some(Ok(reservation)),
+        _ if look == Look::Quick => None,
         Ok(None) if end.peer_is_gone(look) => Some(Err(match end.tell() {
             Ok(Gone::Left) => SendError::Closed,
             Ok(Gone::Died) => SendError::PeerDied,

@@ -104,7 +104,8 @@ impl From<Option<Status>> for PeerState {
 ///
 /// # Errors
 /// [`NotFound`](crate::error::ErrorKind::NotFound), [`PermissionDenied`](crate::error::ErrorKind::PermissionDenied),
-/// [`NotARing`](crate::error::ErrorKind::NotARing) or [`NewerVersion`](crate::error::ErrorKind::NewerVersion).
+/// [`NotARing`](crate::error::ErrorKind::NotARing), [`Damaged`](crate::error::ErrorKind::Damaged) or
+/// [`NewerVersion`](crate::error::ErrorKind::NewerVersion).
 pub fn inspect(name: &Name) -> Result<Report> {
     let segment = Segment::open_read_only(name)?;
     let geometry = open(&segment)?;

@@ -80,13 +80,12 @@ impl Seat {
         }
     }
 
-    /// Nobody alive is attached, a producer has been there, and every message has been given back.
+    /// Nobody alive is attached, and every message has been given back.
     fn is_abandoned(&self, view: &View) -> bool {
         let free = |role| {
             matches!(status(view, role, &self.locks), Ok((_, Status::Vacant | Status::Left | Status::Dead { .. })))
         };
-        let joined = Tenure::load(Role::Producer.participant(view)).generation() > 0;
-        joined && free(Role::Producer) && free(Role::Consumer) && crate::ring::spsc::is_drained(view)
+        free(Role::Producer) && free(Role::Consumer) && crate::ring::spsc::is_drained(view)
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) const fn stride(length: u64) -> u64 {
 }
 
 /// A header word, read once.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Header(u64);
 
 impl Header {

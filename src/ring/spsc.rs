@@ -101,18 +101,33 @@ impl Reservation {
 }
 
 /// A published message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Record {
     /// The position of its header: unique and increasing over the life of the ring.
     pub position: u64,
-    /// The position of its payload's first byte.
-    pub payload: u64,
-    /// Bytes of payload.
-    pub length: u64,
-    /// The sender's tag.
-    pub tag: u32,
+    header: Header,
     /// Behind its last byte: release to here.
     pub end: u64,
+}
+
+impl Record {
+    /// The position of its payload's first byte.
+    #[inline(always)]
+    pub fn payload(&self) -> u64 {
+        self.position + HEADER
+    }
+
+    /// Bytes of payload.
+    #[inline(always)]
+    pub fn length(&self) -> u64 {
+        self.header.length()
+    }
+
+    /// The sender's tag.
+    #[inline(always)]
+    pub fn tag(&self) -> u32 {
+        self.header.tag()
+    }
 }
 
 /// The producer's end.
@@ -152,7 +167,7 @@ impl<W: Words> Writer<W> {
     ///
     /// # Errors
     /// [`Violation`] if the consumer's position can't be.
-    #[inline]
+    #[inline(always)]
     pub fn reserve(&mut self, length: u64) -> Result<Option<Reservation>, Violation> {
         let stride = stride(length);
         let rest = self.bounds.lap_rest(self.position);
@@ -179,7 +194,7 @@ impl<W: Words> Writer<W> {
     }
 
     /// Publishes the reserved message, cut to its first `used` bytes.
-    #[inline]
+    #[inline(always)]
     pub fn commit(&mut self, reservation: Reservation, used: u64, tag: u32) -> u64 {
         let Reservation { start, length } = reservation;
         let used = used.min(length);
@@ -213,7 +228,7 @@ impl<W: Words> Writer<W> {
     }
 
     /// Finishes the reserved message without publishing it: [`publish`](Self::publish) does, for all of a batch.
-    #[inline]
+    #[inline(always)]
     pub fn commit_in_batch(&mut self, reservation: Reservation, used: u64, tag: u32) -> u64 {
         let Reservation { start, length } = reservation;
         let used = used.min(length);
@@ -302,63 +317,68 @@ impl<W: Words> Reader<W> {
         self.position
     }
 
-    /// Takes the next message, if one is published.
+    /// The next message, if one is published, without taking it.
     ///
     /// # Errors
     /// [`Violation`] if the word can't be a header there.
-    #[inline]
-    pub fn take(&mut self) -> Result<Option<Record>, Violation> {
-        let position = self.position;
+    #[inline(always)]
+    pub fn peek(&self) -> Result<Option<Record>, Violation> {
         // C1, pairs with P2.
-        let header = Header::from_word(self.words.word(position).load(RECEIVE));
+        let header = Header::from_word(self.words.word(self.position).load(RECEIVE));
         if !header.is_valid() {
             return Ok(None);
         }
         if header.is_pad() {
-            return self.take_behind_pad();
+            return self.peek_behind_pad().map(Some);
         }
-        self.hand_out(position, header).map(Some)
+        self.record(self.position, header).map(Some)
     }
 
     #[inline(never)]
-    fn take_behind_pad(&mut self) -> Result<Option<Record>, Violation> {
+    fn peek_behind_pad(&self) -> Result<Record, Violation> {
         let position = self.position + self.bounds.lap_rest(self.position);
         // C1: the pad and the header behind it are published together.
         let header = Header::from_word(self.words.word(position).load(RECEIVE));
         if !header.is_valid() || header.is_pad() {
             return Err(Violation);
         }
-        self.hand_out(position, header).map(Some)
+        self.record(position, header)
     }
 
     #[inline(always)]
-    fn hand_out(&mut self, position: u64, header: Header) -> Result<Record, Violation> {
-        let length = header.length();
-        let Some(stride) = self.bounds.stride_at(position, length) else { return Err(Violation) };
-        let end = position + stride;
-        if end > self.taken {
-            self.taken = end;
-            // Relaxed: only a successor reads it, and what a killed process stored is stored in program order.
-            self.words.cursor().taken.store(end, Ordering::Relaxed);
-        }
-        self.position = end;
-        Ok(Record { position, payload: position + HEADER, length, tag: header.tag(), end })
+    fn record(&self, position: u64, header: Header) -> Result<Record, Violation> {
+        let stride = self.bounds.stride_at(position, header.length()).ok_or(Violation)?;
+        Ok(Record { position, header, end: position + stride })
     }
 
-    /// Whether a message is published, without taking it.
+    /// Takes the next message, if one is published.
     ///
     /// # Errors
-    /// None; the signature is that of [`take`](Self::take).
-    #[inline]
-    pub fn peek(&mut self) -> Result<Option<()>, Violation> {
-        // C1.
-        let header = Header::from_word(self.words.word(self.position).load(RECEIVE));
-        Ok(header.is_valid().then_some(()))
+    /// As [`peek`](Self::peek).
+    #[inline(always)]
+    pub fn take(&mut self) -> Result<Option<Record>, Violation> {
+        let Some(record) = self.peek()? else { return Ok(None) };
+        if record.end > self.taken {
+            self.taken = record.end;
+            // Relaxed: only a successor reads it, and what a killed process stored is stored in program order.
+            self.words.cursor().taken.store(record.end, Ordering::Relaxed);
+        }
+        self.position = record.end;
+        Ok(Some(record))
     }
 
     /// Makes the record at `position`, which was taken and not released, the next one again.
     pub fn rewind(&mut self, position: u64) {
         self.position = position;
+    }
+
+    /// Whether a message is published: `Some` if so.
+    ///
+    /// # Errors
+    /// As [`peek`](Self::peek).
+    #[inline(always)]
+    pub fn is_ready(&self) -> Result<Option<()>, Violation> {
+        Ok(self.peek()?.map(drop))
     }
 
     /// Looks with `find`, and if there is nothing and `ended` says that nothing will follow, once more.
@@ -377,7 +397,7 @@ impl<W: Words> Reader<W> {
             return Ok(Next::Found(found));
         }
         if !ended() {
-            return Ok(Next::Empty);
+            return Ok(Next::Nothing);
         }
         if cfg!(ringway_mutant = "no_last_look") {
             return Ok(Next::End);
@@ -399,14 +419,14 @@ impl<W: Words> Reader<W> {
     }
 }
 
-/// What the consumer finds next.
+/// What the consumer will find next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next<T> {
-    /// A message.
+    /// What it looked for.
     Found(T),
     /// Nothing yet.
-    Empty,
-    /// Nothing, and nothing will follow.
+    Nothing,
+    /// Nothing, for good.
     End,
 }
 

@@ -11,5 +11,5 @@ mod sender;
 
 pub use address::{Address, ParseAddressError, Ring, Target};
 pub use open::Trusted;
-pub use receiver::{Delivery, Message, Messages, Receiver};
+pub use receiver::{Batch, Delivery, Message, Messages, Receiver};
 pub use sender::{Outgoing, PartialSend, SendGrant, Sender};

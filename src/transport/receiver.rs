@@ -124,35 +124,50 @@ impl Receiver {
     /// # Errors
     /// As [`recv`](Self::recv); once there was a message, it is left to the next call.
     pub fn recv_many(&mut self, max: usize, mut handle: impl FnMut(&[u8], Delivery)) -> Result<usize, RecvError> {
-        /// Gives back what was handled, also when `handle` panics.
-        struct Handled<'a> {
-            receiver: &'a mut Receiver,
-            until: Option<u64>,
+        let mut batch = self.recv_batch(max)?;
+        let mut count = 0;
+        while let Some(record) = batch.take() {
+            let delivery = batch.receiver.delivery(&record);
+            handle(&batch.receiver.buffer[..delivery.len], delivery);
+            batch.until = Some(record.end);
+            count += 1;
         }
-        impl Drop for Handled<'_> {
-            fn drop(&mut self) {
-                if let Some(until) = self.until {
-                    self.receiver.consumer.release(until);
-                }
-            }
-        }
+        Ok(count)
+    }
 
-        let mut handled = Handled { receiver: self, until: None };
-        for count in 0..max {
-            let receiver = &mut *handled.receiver;
-            let found = match count {
-                0 => receiver.consumer.record(None)?,
-                _ => match receiver.consumer.try_record() {
-                    Ok(record) => record,
-                    Err(_) => return Ok(count),
-                },
-            };
-            let len = receiver.copy_out(&found);
-            let delivery = receiver.delivery(&found);
-            handle(&receiver.buffer[..len], delivery);
-            handled.until = Some(found.end);
-        }
-        Ok(max)
+    /// Waits for a message, then yields up to `max` that are there, which count as received together.
+    ///
+    /// ```
+    /// # use ringway::{Address, Options};
+    /// # let address: Address = "anon:example-batch".parse()?;
+    /// # let (mut sender, mut receiver) = (Options::new().sender(&address)?, Options::new().receiver(&address)?);
+    /// sender.send_many(["one", "two"])?;
+    /// let mut text = Vec::new();
+    /// let mut batch = receiver.recv_batch(32)?;
+    /// while let Some((payload, _)) = batch.next() {
+    ///     text.extend_from_slice(payload);
+    /// }
+    /// std::fs::write("/dev/null", &text)?;
+    /// // Only now: a receiver killed before this has its successor receive them again.
+    /// drop(batch);
+    /// # assert_eq!(text, b"onetwo");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub fn recv_batch(&mut self, max: usize) -> Result<Batch<'_>, RecvError> {
+        self.consumer.wait(None)?;
+        Ok(Batch { receiver: self, left: max, until: None })
+    }
+
+    /// [`recv_batch`](Self::recv_batch) that waits for at most `timeout`.
+    ///
+    /// # Errors
+    /// Also [`Timeout`](RecvError::Timeout).
+    pub fn recv_batch_timeout(&mut self, max: usize, timeout: Duration) -> Result<Batch<'_>, RecvError> {
+        self.consumer.wait(Some(deadline_in(timeout)))?;
+        Ok(Batch { receiver: self, left: max, until: None })
     }
 
     /// The messages as they come, each in a vector of its own, until the sender has left. Blocks.
@@ -168,7 +183,7 @@ impl Receiver {
 
     #[inline(always)]
     fn copy_out(&mut self, record: &Record) -> usize {
-        let len = record.length as usize;
+        let len = record.length() as usize;
         if self.buffer.len() < len {
             // Bounded: a record is at most as long as the geometry, which was checked once, allows.
             self.buffer.resize(len, 0);
@@ -180,8 +195,8 @@ impl Receiver {
 
     fn delivery(&self, record: &Record) -> Delivery {
         Delivery {
-            len: record.length as usize,
-            tag: record.tag,
+            len: record.length() as usize,
+            tag: record.tag(),
             sequence: record.position,
             redelivered: self.consumer.is_redelivered(record),
         }
@@ -198,7 +213,7 @@ pub struct Message<'a> {
 impl Message<'_> {
     /// The sender's number for it.
     pub fn tag(&self) -> u32 {
-        self.record.tag
+        self.record.tag()
     }
 
     /// Its position in the ring in bytes: increasing from message to message, over the whole life of the ring.
@@ -217,7 +232,7 @@ impl Deref for Message<'_> {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        &self.receiver.buffer[..self.record.length as usize]
+        &self.receiver.buffer[..self.record.length() as usize]
     }
 }
 
@@ -225,6 +240,43 @@ impl Drop for Message<'_> {
     #[inline]
     fn drop(&mut self) {
         self.receiver.consumer.release(self.record.end);
+    }
+}
+
+/// Messages that count as received all at once, when the batch is dropped: those that were yielded.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    receiver: &'a mut Receiver,
+    left: usize,
+    /// The end of the last message that will count as received.
+    until: Option<u64>,
+}
+
+impl Batch<'_> {
+    /// The next message, if the batch may have more and there is one now. Never blocks.
+    #[expect(clippy::should_implement_trait, reason = "what it lends is overwritten by the next call")]
+    pub fn next(&mut self) -> Option<(&[u8], Delivery)> {
+        let record = self.take()?;
+        self.until = Some(record.end);
+        let delivery = self.receiver.delivery(&record);
+        Some((&self.receiver.buffer[..delivery.len], delivery))
+    }
+
+    /// Copies the next message out.
+    #[inline(always)]
+    fn take(&mut self) -> Option<Record> {
+        self.left = self.left.checked_sub(1)?;
+        let record = self.receiver.consumer.take()?;
+        self.receiver.copy_out(&record);
+        Some(record)
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        if let Some(until) = self.until {
+            self.receiver.consumer.release(until);
+        }
     }
 }
 

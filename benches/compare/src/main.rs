@@ -1,0 +1,92 @@
+//! ringway beside its peers and the bare hardware: decides whether it reaches the figures it is to reach.
+//!
+//! All rows are measured in turns, each block between two canaries. Only blocks with both canaries near count; a row
+//! with fewer than seven of them is unmeasured.
+
+mod figures;
+mod peers;
+mod report;
+mod rows;
+
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::Parser;
+use ringway_harness::{Block, Pair, Plan, Row, rounds::usual_canary, stats::Summary};
+use rows::Key;
+
+/// Near blocks that a row must have.
+const ROUNDS: usize = 7;
+
+/// Measure ringway beside its peers and the bare hardware
+#[derive(Parser)]
+struct Args {
+    /// Only figures whose name contains this, and the rows they need; "figures" for all of them without further rows
+    #[arg(long)]
+    only: Option<String>,
+    /// One JSON object per row and per figure
+    #[arg(long)]
+    json: bool,
+    /// Stop after about this many seconds
+    #[arg(long, default_value_t = 300)]
+    seconds: u64,
+    /// Milliseconds that a block shall take
+    #[arg(long, default_value_t = 60)]
+    block: u64,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ringway-compare: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> io::Result<()> {
+    let pair = Pair::new()?;
+    if !pair.cpus.are_two() {
+        return Err(io::Error::other("two CPUs are needed, and one is allowed"));
+    }
+    let wanted = |name: &str| args.only.as_deref().is_none_or(|only| only == "figures" || name.contains(only));
+    let figures: Vec<_> = figures::ALL.into_iter().filter(|figure| wanted(figure.name)).collect();
+    let mut keys = rows::all();
+    keys.retain(|key| args.only.is_none() || figures.iter().any(|figure| figure.needs(key)));
+    let mut rows: Vec<Row<Key>> = keys.into_iter().map(rows::row).collect();
+    if rows.is_empty() {
+        return Err(io::Error::other("no figure has that in its name"));
+    }
+
+    let plan = Plan {
+        rounds: ROUNDS,
+        budget: Duration::from_secs(args.seconds),
+        block: Duration::from_millis(args.block),
+        counts: Block::near,
+    };
+    let chatty = io::stderr().is_terminal();
+    plan.run(&pair, &mut rows, |done, total, key| {
+        if chatty {
+            eprint!("\r\x1b[K{done}/{total} {key}");
+        }
+    })?;
+    if chatty {
+        eprint!("\r\x1b[K");
+    }
+
+    let canary = usual_canary(&rows);
+    let measured: Vec<(Key, Option<Summary>)> = rows
+        .iter()
+        .map(|row| {
+            let near = row.measured(Block::near).map(|measured| measured.ns);
+            (row.label, near.filter(|ns| ns.rounds >= ROUNDS))
+        })
+        .collect();
+    let text = if args.json { report::json(&measured, &figures)? } else { report::tables(&measured, &figures, canary) };
+    io::stdout().lock().write_all(text.as_bytes())
+}

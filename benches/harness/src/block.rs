@@ -1,0 +1,213 @@
+//! One short measurement between two sides, with the canary before and after it.
+
+use std::{
+    io,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
+
+use hdrhistogram::Histogram;
+
+use crate::{
+    link::{Link, Receiver, Sender},
+    pair::{Between, Pair, Side},
+    payload::{self, Digest},
+    shared::Shared,
+    stats,
+};
+
+/// The result of one block.
+pub struct Block {
+    /// The canary before and after, in ns per bare round trip; none where both sides share one CPU.
+    pub canary: Option<(f64, f64)>,
+    /// Total by number, in ns: per message of a stream, or per round trip.
+    pub ns: f64,
+    /// Single round trips, in ns. Each includes one time stamp (about 20 ns), which `ns` does not.
+    pub histogram: Option<Histogram<u32>>,
+}
+
+impl Block {
+    /// Whether the sides were on cores close together, and distinct, before and after: what figures are quoted for.
+    pub fn near(&self) -> bool {
+        self.canary.is_some_and(|(before, after)| [before, after].iter().all(|ns| (80.0..=130.0).contains(ns)))
+    }
+
+    /// Whether the sides were about as far apart before as after.
+    pub fn steady(&self) -> bool {
+        self.canary.is_none_or(|(before, _)| self.steady_at(before))
+    }
+
+    /// Whether the sides were about `canary` ns apart, before and after.
+    pub fn steady_at(&self, canary: f64) -> bool {
+        let alike = |ns| (canary / 1.5..=canary * 1.5).contains(&ns);
+        self.canary.is_none_or(|(before, after)| alike(before) && alike(after))
+    }
+}
+
+/// How messages stream from side 0 to side 1.
+#[derive(Clone, Copy, Debug)]
+pub struct Stream {
+    /// Messages sent before the clock starts.
+    pub warm_up: u64,
+    /// Messages measured.
+    pub count: u64,
+    /// How many are published, and received, at a time.
+    pub batch: usize,
+}
+
+/// What a side of a block brings home.
+#[derive(Clone, Copy)]
+struct Outcome {
+    canary: Option<(f64, f64)>,
+    ns: f64,
+    sent: Digest,
+    received: Digest,
+}
+
+/// Streams messages from side 0 to side 1 and measures on side 1, from the last message of the warm-up to the very last.
+/// Without warm-up it begins when both sides are ready.
+pub fn stream<const N: usize, L: Link<N>>(
+    pair: &Pair,
+    between: Between,
+    link: impl FnOnce() -> io::Result<L> + Send,
+    Stream { warm_up, count, batch }: Stream,
+) -> io::Result<Block> {
+    let warm_up = warm_up.next_multiple_of(batch as u64);
+    let total = warm_up + count.next_multiple_of(batch as u64);
+    let produce = move |link: &L, side: &Side| {
+        let mut sender = link.sender().unwrap_or_else(|error| panic!("{error}"));
+        between_canaries(side, || {
+            let mut sent = Digest::default();
+            if batch == 1 {
+                (0..total).for_each(|i| sender.send(|message| sent.add(payload::write(message, i))));
+            } else {
+                let mut i = 0;
+                while i < total {
+                    sender.send_batch(batch, |message| {
+                        sent.add(payload::write(message, i));
+                        i += 1;
+                    });
+                }
+            }
+            Outcome { canary: None, ns: 0.0, sent, received: Digest::default() }
+        })
+    };
+    let consume = move |link: &L, side: &Side| {
+        let mut receiver = link.receiver().unwrap_or_else(|error| panic!("{error}"));
+        between_canaries(side, || {
+            let mut received = Digest::default();
+            let mut receive = |until: u64, mut from: u64| {
+                if batch == 1 {
+                    (from..until).for_each(|_| receiver.recv(|message| received.add(payload::read(message))));
+                    return until;
+                }
+                while from < until {
+                    from += receiver.recv_batch(batch, |message| received.add(payload::read(message))) as u64;
+                }
+                from
+            };
+            let clock = &side.pair.clock;
+            let first = receive(warm_up, 0);
+            let start = clock.ticks();
+            receive(total, first);
+            let ns = clock.ns(clock.ticks() - start) / (total - first) as f64;
+            Outcome { canary: None, ns, sent: Digest::default(), received }
+        })
+    };
+    let (producer, consumer) = pair.run(between, link, (produce, consume))?;
+    verify(producer.sent, consumer.received)?;
+    Ok(Block { canary: producer.canary, ns: consumer.ns, histogram: None })
+}
+
+/// Sends messages to and fro over two links: `count` times with the clock around all of them, then `count` times with a
+/// time stamp after each.
+pub fn round_trips<const N: usize, L: Link<N>>(
+    pair: &Pair,
+    between: Between,
+    link: impl Fn() -> io::Result<L> + Send,
+    count: u64,
+) -> io::Result<Block> {
+    let warm_up = count / 10 + 1;
+    let total = warm_up + 2 * count;
+    let log = Shared::<AtomicU32>::new(count as usize)?;
+    let log = &log;
+    let ask = move |(forth, back): &(L, L), side: &Side| {
+        let mut sender = forth.sender().unwrap_or_else(|error| panic!("{error}"));
+        let mut receiver = back.receiver().unwrap_or_else(|error| panic!("{error}"));
+        // The log's pages are made present now, not in the middle of a round trip.
+        log.iter().for_each(|entry| entry.store(0, Relaxed));
+        between_canaries(side, || {
+            let (mut sent, mut received) = (Digest::default(), Digest::default());
+            let mut round_trip = |i: u64| {
+                sender.send(|message| sent.add(payload::write(message, 2 * i)));
+                receiver.recv(|message| received.add(payload::read(message)));
+            };
+            let clock = &side.pair.clock;
+            (0..warm_up).for_each(&mut round_trip);
+            let start = clock.ticks();
+            (warm_up..warm_up + count).for_each(&mut round_trip);
+            let mut last = clock.ticks();
+            let ns = clock.ns(last - start) / count as f64;
+            for (entry, i) in log.iter().zip(warm_up + count..) {
+                round_trip(i);
+                let now = clock.ticks();
+                // Relaxed: the parent reads it when this side has ended.
+                entry.store((now - last).try_into().unwrap_or(u32::MAX), Relaxed);
+                last = now;
+            }
+            Outcome { canary: None, ns, sent, received }
+        })
+    };
+    let answer = move |(forth, back): &(L, L), side: &Side| {
+        let mut receiver = forth.receiver().unwrap_or_else(|error| panic!("{error}"));
+        let mut sender = back.sender().unwrap_or_else(|error| panic!("{error}"));
+        between_canaries(side, || {
+            let (mut sent, mut received) = (Digest::default(), Digest::default());
+            for i in 0..total {
+                receiver.recv(|message| received.add(payload::read(message)));
+                sender.send(|message| sent.add(payload::write(message, 2 * i + 1)));
+            }
+            Outcome { canary: None, ns: 0.0, sent, received }
+        })
+    };
+    let (asking, answering) = pair.run(between, move || Ok((link()?, link()?)), (ask, answer))?;
+    verify(asking.sent, answering.received)?;
+    verify(answering.sent, asking.received)?;
+    let mut histogram = stats::histogram();
+    for entry in log.iter() {
+        histogram.saturating_record((pair.clock.ns(entry.load(Relaxed).into()) as u64).max(1));
+    }
+    Ok(Block { canary: asking.canary, ns: asking.ns, histogram: Some(histogram) })
+}
+
+/// The bare round trip over two cache lines, without a payload: the same as the canary, for longer.
+pub fn ping_pong(pair: &Pair, between: Between, count: u64) -> io::Result<Block> {
+    let work = |_: &(), side: &Side| {
+        between_canaries(side, || {
+            side.ping_pong(count / 10);
+            let clock = &side.pair.clock;
+            let start = clock.ticks();
+            side.ping_pong(count);
+            let ns = clock.ns(clock.ticks() - start) / count as f64;
+            Outcome { canary: None, ns, sent: Digest::default(), received: Digest::default() }
+        })
+    };
+    let (first, _) = pair.run(between, || Ok(()), (work, work))?;
+    Ok(Block { canary: first.canary, ns: first.ns, histogram: None })
+}
+
+fn between_canaries(side: &Side, work: impl FnOnce() -> Outcome) -> Outcome {
+    side.meet();
+    let before = side.canary();
+    side.meet();
+    let outcome = work();
+    side.meet();
+    let after = side.canary();
+    Outcome { canary: before.zip(after), ..outcome }
+}
+
+fn verify(sent: Digest, received: Digest) -> io::Result<()> {
+    if sent == received {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "what was received is not what was sent"))
+}

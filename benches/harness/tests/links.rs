@@ -1,0 +1,119 @@
+//! Every yardstick carries every message, whole and in order, between real processes.
+
+use std::{io, time::Duration};
+
+use ringway::{Options, Wait};
+use ringway_harness::{
+    Between, Link, Pair, Ring,
+    block::{self, Stream},
+    with_size,
+    yardstick::{BareRing, Futex, Waiting, pipe, unix},
+};
+
+fn streams<const N: usize, L: Link<N>>(link: impl Fn() -> io::Result<L> + Send + Clone) {
+    streams_between::<N, L>(&[Between::Processes, Between::Threads], link);
+}
+
+fn streams_between<const N: usize, L: Link<N>>(kinds: &[Between], link: impl Fn() -> io::Result<L> + Send + Clone) {
+    let pair = Pair::new().unwrap();
+    for &between in kinds {
+        for batch in [1, 32] {
+            let block =
+                block::stream::<N, L>(&pair, between, link.clone(), Stream { warm_up: 100, count: 1000, batch })
+                    .unwrap();
+            assert!(block.ns > 0.0 && block.histogram.is_none());
+        }
+        let block = block::round_trips::<N, L>(&pair, between, link.clone(), 100).unwrap();
+        assert_eq!(block.histogram.unwrap().len(), 100);
+        assert_eq!(block.canary.is_some(), pair.cpus.are_two());
+    }
+}
+
+#[test]
+fn a_pipe() {
+    for size in [8, 64, 65536] {
+        with_size!(size, N => streams::<N, _>(|| pipe(Waiting::Sleep)));
+    }
+}
+
+#[test]
+fn a_unix_stream() {
+    for size in [8, 64, 65536] {
+        with_size!(size, N => streams::<N, _>(|| unix(Waiting::Sleep)));
+    }
+}
+
+#[test]
+fn spinning_descriptors() {
+    streams::<64, _>(|| pipe(Waiting::Spin));
+    streams::<64, _>(|| unix(Waiting::Spin));
+}
+
+#[test]
+fn ringway() {
+    for wait in [Wait::Spin, Wait::Futex] {
+        let options = Options::new().capacity(64 << 10).wait(wait);
+        streams_between::<64, _>(&[Between::Processes], || Ring::new(&options));
+        streams_between::<4096, _>(&[Between::Processes], || Ring::new(&options.clone().spin(Duration::ZERO)));
+    }
+}
+
+#[test]
+fn the_bare_ring() {
+    streams::<64, _>(|| BareRing::new(4096));
+    streams::<8, _>(|| BareRing::new(256));
+}
+
+#[test]
+fn the_bare_futex_makes_round_trips() {
+    let pair = Pair::new().unwrap();
+    let block = block::round_trips::<64, _>(&pair, Between::Processes, Futex::new, 100).unwrap();
+    assert!(block.ns > 0.0);
+}
+
+#[test]
+fn the_bare_ping_pong() {
+    let pair = Pair::new().unwrap();
+    if pair.cpus.are_two() {
+        assert!(block::ping_pong(&pair, Between::Processes, 1000).unwrap().ns > 1.0);
+    }
+}
+
+/// A link that damages one message.
+struct Liar(BareRing<64>);
+
+struct LyingSender(<BareRing<64> as Link<64>>::Sender, u32);
+
+impl Link<64> for Liar {
+    type Sender = LyingSender;
+    type Receiver = <BareRing<64> as Link<64>>::Receiver;
+
+    fn sender(&self) -> io::Result<LyingSender> {
+        Ok(LyingSender(self.0.sender()?, 0))
+    }
+
+    fn receiver(&self) -> io::Result<Self::Receiver> {
+        self.0.receiver()
+    }
+}
+
+impl ringway_harness::Sender<64> for LyingSender {
+    fn send(&mut self, write: impl FnOnce(&mut std::mem::MaybeUninit<[u8; 64]>)) {
+        self.1 += 1;
+        let damaged = self.1 == 50;
+        self.0.send(|message| {
+            write(message);
+            if damaged {
+                message.write([0; 64]);
+            }
+        });
+    }
+}
+
+#[test]
+fn damage_is_seen() {
+    let pair = Pair::new().unwrap();
+    let once = Stream { warm_up: 0, count: 100, batch: 1 };
+    let result = block::stream(&pair, Between::Processes, || Ok(Liar(BareRing::new(4096)?)), once);
+    assert_eq!(result.err().unwrap().kind(), io::ErrorKind::InvalidData);
+}

@@ -1,0 +1,242 @@
+//! What is measured.
+
+use std::{fmt, io, time::Duration};
+
+use ringway::{self, Options, Profile, units::ByteSize};
+use ringway_harness::{
+    Between, Link, Ring, Row, SIZES,
+    block::{self, Stream},
+    with_size,
+    yardstick::{Futex, Waiting, pipe, unix},
+};
+use serde::Serialize;
+
+/// What carries the messages, as `--only` takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// ringway over shared memory
+    Shm,
+    /// A pipe, by raw system calls
+    Pipe,
+    /// A Unix stream socket, by raw system calls
+    Unix,
+    /// A bare futex
+    Futex,
+}
+
+/// What a row measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Metric {
+    /// ns per message of a stream in one direction.
+    #[serde(rename = "one_way_ns")]
+    OneWay,
+    /// ns per message and its answer.
+    #[serde(rename = "rtt_ns")]
+    RoundTrip,
+}
+
+/// How the sides wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wait {
+    /// They never sleep.
+    Spin,
+    /// They spin for a moment, then sleep on a futex.
+    Futex,
+    /// They sleep at once.
+    Sleep,
+}
+
+/// Which row it is; the first fields of its JSON object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Key {
+    /// What carries the messages.
+    pub transport: Transport,
+    /// The kind and the size of the ring.
+    pub ring: Option<String>,
+    /// How the sides wait.
+    pub wait: Wait,
+    /// Bytes per message.
+    pub size: usize,
+    /// Messages published and received at a time.
+    pub batch: usize,
+    /// What is measured.
+    pub metric: Metric,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let metric = match self.metric {
+            Metric::OneWay => "one way",
+            Metric::RoundTrip => "round trip",
+        };
+        let (transport, size, wait) = (name(&self.transport), ByteSize(self.size as u64), name(&self.wait));
+        write!(f, "{transport} {metric}, {size}, {wait}")
+    }
+}
+
+/// The name of a value as JSON has it.
+pub fn name(value: &impl Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// A transport as it is set up for a row.
+#[derive(Clone, Copy)]
+struct Way {
+    transport: Transport,
+    wait: Wait,
+    /// Bytes in the ring, where there is one.
+    ring: Option<usize>,
+}
+
+const SMALL: usize = 64 << 10;
+const LARGE: usize = 4 << 20;
+
+const fn shm(wait: Wait, ring: usize) -> Way {
+    Way { transport: Transport::Shm, wait, ring: Some(ring) }
+}
+
+const fn raw(transport: Transport, wait: Wait) -> Way {
+    Way { transport, wait, ring: None }
+}
+
+const STREAMS: &[Way] = &[
+    shm(Wait::Spin, LARGE),
+    shm(Wait::Futex, LARGE),
+    raw(Transport::Pipe, Wait::Sleep),
+    raw(Transport::Unix, Wait::Sleep),
+];
+
+const MORE_STREAMS: &[Way] = &[
+    shm(Wait::Spin, SMALL),
+    shm(Wait::Futex, SMALL),
+    raw(Transport::Pipe, Wait::Spin),
+    raw(Transport::Unix, Wait::Spin),
+];
+
+const ROUND_TRIPS: &[Way] = &[
+    shm(Wait::Spin, SMALL),
+    raw(Transport::Pipe, Wait::Spin),
+    raw(Transport::Unix, Wait::Spin),
+    shm(Wait::Futex, SMALL),
+    shm(Wait::Sleep, SMALL),
+    raw(Transport::Pipe, Wait::Sleep),
+    raw(Transport::Unix, Wait::Sleep),
+    raw(Transport::Futex, Wait::Sleep),
+];
+
+/// The rows that the arguments ask for. Where both sides share one CPU, nothing is measured that spins only.
+pub fn select(only: &[Transport], sizes: &[usize], full: bool, two_cpus: bool) -> Vec<Row<Key>> {
+    let sizes_or = |default: &[usize]| match (sizes, full) {
+        ([], false) => default.to_vec(),
+        ([], true) => SIZES.to_vec(),
+        (chosen, _) => chosen.to_vec(),
+    };
+    let wanted =
+        |way: &&Way| (only.is_empty() || only.contains(&way.transport)) && (two_cpus || way.wait != Wait::Spin);
+    let mut rows = Vec::new();
+    for way in STREAMS.iter().chain(MORE_STREAMS.iter().take_while(|_| full)).filter(wanted) {
+        for batch in if full { &[1, 32][..] } else { &[1] } {
+            rows.extend(
+                sizes_or(&[64, 1 << 10, 4 << 10, 64 << 10])
+                    .iter()
+                    .filter_map(|&size| way.row(Metric::OneWay, size, *batch)),
+            );
+        }
+    }
+    for way in ROUND_TRIPS.iter().filter(wanted) {
+        rows.extend(sizes_or(&[64]).iter().filter_map(|&size| way.row(Metric::RoundTrip, size, 1)));
+    }
+    rows
+}
+
+impl Way {
+    /// The row for one size, unless the ring is too small for it.
+    fn row(self, metric: Metric, size: usize, batch: usize) -> Option<Row<Key>> {
+        // A ring carries messages of up to half its capacity; so must a batch, lest the sides take turns.
+        let room = self.ring.unwrap_or(LARGE) / 2;
+        if (size + 16) * batch > room {
+            return None;
+        }
+        let ring = self.ring.map(|bytes| format!("spsc/{}", ByteSize(bytes as u64)));
+        let key = Key { transport: self.transport, ring, wait: self.wait, size, batch, metric };
+        let waiting = if self.wait == Wait::Spin { Waiting::Spin } else { Waiting::Sleep };
+        Some(match self.transport {
+            Transport::Shm => {
+                let options = self.options(metric);
+                with_size!(size, N => row::<N, _>(key, move || Ring::new(&options)))
+            }
+            Transport::Pipe => with_size!(size, N => row::<N, _>(key, move || pipe(waiting))),
+            Transport::Unix => with_size!(size, N => row::<N, _>(key, move || unix(waiting))),
+            Transport::Futex => with_size!(size, N => row::<N, _>(key, Futex::new)),
+        })
+    }
+
+    /// How ringway is set up for it.
+    fn options(self, metric: Metric) -> Options {
+        let options = Options::new().capacity(self.ring.unwrap_or(LARGE)).profile(match metric {
+            Metric::OneWay => Profile::Throughput,
+            Metric::RoundTrip => Profile::Latency,
+        });
+        match self.wait {
+            Wait::Spin => options.wait(ringway::Wait::Spin),
+            Wait::Futex => options.wait(ringway::Wait::Futex),
+            Wait::Sleep => options.wait(ringway::Wait::Futex).spin(Duration::ZERO),
+        }
+    }
+}
+
+fn row<const N: usize, L: Link<N>>(key: Key, link: impl Fn() -> io::Result<L> + Clone + Send + 'static) -> Row<Key> {
+    let (metric, batch) = (key.metric, key.batch);
+    Row::new(key, move |pair, count| match metric {
+        Metric::OneWay => {
+            let stream = Stream { warm_up: count / 5, count, batch };
+            block::stream::<N, L>(pair, Between::Processes, link.clone(), stream)
+        }
+        Metric::RoundTrip => block::round_trips::<N, L>(pair, Between::Processes, link.clone(), count / 2),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(only: &[Transport], sizes: &[usize], full: bool, two_cpus: bool) -> Vec<Key> {
+        select(only, sizes, full, two_cpus).into_iter().map(|row| row.label).collect()
+    }
+
+    #[test]
+    fn each_transport_is_there_by_default() {
+        let keys = keys(&[], &[], false, true);
+        for transport in [Transport::Shm, Transport::Pipe, Transport::Unix] {
+            for (metric, sizes) in [(Metric::OneWay, &[64, 1 << 10, 4 << 10, 64 << 10][..]), (Metric::RoundTrip, &[64])]
+            {
+                for &size in sizes {
+                    let here = |key: &Key| (key.transport, key.metric, key.size) == (transport, metric, size);
+                    assert!(keys.iter().any(here), "{transport:?} {metric:?} {size}");
+                }
+            }
+        }
+        assert!(keys.iter().any(|key| key.transport == Transport::Futex));
+    }
+
+    #[test]
+    fn the_arguments_narrow() {
+        let narrow = keys(&[Transport::Pipe], &[8], false, true);
+        assert!(!narrow.is_empty() && narrow.iter().all(|key| key.transport == Transport::Pipe && key.size == 8));
+        assert!(keys(&[], &[], true, true).len() > keys(&[], &[], false, true).len());
+    }
+
+    #[test]
+    fn nothing_spins_on_one_cpu() {
+        let alone = keys(&[], &[], true, false);
+        assert!(!alone.is_empty() && alone.iter().all(|key| key.wait != Wait::Spin));
+    }
+
+    #[test]
+    fn messages_fit_their_ring() {
+        assert!(shm(Wait::Spin, SMALL).row(Metric::OneWay, 64 << 10, 1).is_none());
+        assert!(shm(Wait::Spin, LARGE).row(Metric::OneWay, 64 << 10, 1).is_some());
+    }
+}
