@@ -17,7 +17,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let address: Address = arguments.next().ok_or("usage: producer ADDRESS [COUNT]")?.parse()?;
     let count: u32 = arguments.next().map_or(Ok(1_000_000), |count| count.parse())?;
 
-    let mut sender = Options::new().sender(&address)?;
+    // If the consumer is killed, wait for the next one; without `keep_open` it would be an error.
+    let mut sender = Options::new().keep_open(true).sender(&address)?;
     for number in 0..count {
         // Waits while the ring is full. The tag travels beside the payload.
         sender.send((&format!("message {number}"), number))?;

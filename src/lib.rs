@@ -28,7 +28,7 @@
 //! | between processes | [`Options::sender`], [`Options::receiver`] with an [`Address`] | [`Options::assume_trusted_peers`], which is `unsafe` |
 //! | between threads | an `anon:` address | [`spsc::channel`] |
 //! | a message | copied in and copied out | built and read in the segment: [`spsc::WriteGrant`], [`spsc::ReadGrant`] |
-//! | several at once | [`Sender::send_many`], [`Receiver::recv_many`] | [`spsc::Producer::batch`], [`spsc::Consumer::recv_batch`] |
+//! | several at once | [`Sender::send_many`], [`Receiver::recv_batch`] | [`spsc::Producer::batch`], [`spsc::Consumer::recv_batch`] |
 //!
 //! Both have the same rings and [`Options`], and meet in the same segment. [`inspect`] looks at a ring without taking part in
 //! it, [`segment`] has the shared memory itself, [`units`] the sizes that addresses are written in.

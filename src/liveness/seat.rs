@@ -69,10 +69,14 @@ impl Seat {
     /// Gives up the proof of life, and removes the segment if nobody uses or needs it any longer.
     pub(crate) fn vacate(self, segment: &Segment, view: &View, persist: bool) {
         self.locks.release(self.lock);
-        // Errors here leave the segment behind, for `remove` or the next user; there is nobody to tell.
+        // Errors here leave the segment behind, for `remove` or the next user; there is nobody to tell, and no use in trying
+        // again: only its owner may remove it from a sticky directory.
         while !persist && self.is_abandoned(view) && self.locks.try_acquire(MEMBERSHIP).unwrap_or(false) {
             // Again, under the lock: nobody can have joined since.
-            let done = self.is_abandoned(view) && segment.unlink().is_ok();
+            let done = self.is_abandoned(view);
+            if done {
+                let _ = segment.unlink();
+            }
             self.locks.release(MEMBERSHIP);
             if done {
                 break;
