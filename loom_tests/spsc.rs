@@ -1,8 +1,9 @@
-#![cfg(ringway_loom)]
 //! The SPSC ring under every interleaving and every outcome of its orderings that loom knows.
 //!
 //! A ring of eight words. Each word is an atomic, as in production; beside it lies a cell that stands for the same bytes
 //! as payload, in which loom sees every access that is not ordered by the protocol.
+
+#![cfg(ringway_loom)]
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;

@@ -54,7 +54,7 @@ impl View {
         unsafe { self.consumer.as_ref() }
     }
 
-    /// The semaphores on which consumers (0) and producers (1) sleep with `wait=sem`.
+    /// The semaphores on which the producer (0) and the consumer (1) sleep with `wait=sem`.
     pub(crate) fn semaphore(&self, index: usize) -> *mut RawSemaphore {
         debug_assert!(index < 2);
         // SAFETY: they have a page to themselves, each on its own 128 bytes, which a sem_t doesn't fill.

@@ -82,7 +82,8 @@ fn remove_if_abandoned(segment: &Segment, view: &View, persist: bool, locks: &Lo
         // Again, under the lock: nobody can have joined since.
         let abandoned = is_abandoned(view, locks);
         if abandoned {
-            // Whoever may not remove it leaves it, for `remove` or the next user; there is nobody to tell.
+            // Whoever may not remove it, as in another's sticky directory, leaves it for `remove` or the next user; there is
+            // nobody to tell.
             let _ = segment.unlink();
         }
         locks.release(MEMBERSHIP);

@@ -28,7 +28,7 @@ pub const fn largest_message(capacity: u64) -> u64 {
 
 /// From a record's header to the next one, in bytes.
 pub(super) const fn stride(length: u64) -> u64 {
-    HEADER + (length + 7 & !7)
+    HEADER + ((length + 7) & !7)
 }
 
 /// A header word, read once.

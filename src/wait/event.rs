@@ -83,7 +83,7 @@ impl Event<'_> {
     /// Announces a wait. The caller must look again whether it has to wait, and may sleep only if so.
     pub fn announce(self) -> Announced {
         // W0, pairs with N3.
-        let epoch = self.epoch.load(Ordering::Acquire) & !1;
+        let epoch = self.epoch.load(Ordering::Acquire);
         // W1. Relaxed: the fence orders it.
         self.waiter.store(epoch | 1, Ordering::Relaxed);
         if !cfg!(ringway_mutant = "announce_unfenced") {
@@ -94,8 +94,7 @@ impl Event<'_> {
     }
 
     /// Ends an announced wait.
-    pub fn retract(self, announced: Announced) {
-        drop(announced);
+    pub fn retract(self, _: Announced) {
         // Relaxed: seen late, it costs the notifier a spare wake.
         self.waiter.store(0, Ordering::Relaxed);
     }
