@@ -46,7 +46,7 @@ impl Consumer {
     /// # Errors
     /// [`Empty`](RecvError::Empty), [`Closed`](RecvError::Closed), [`PeerDied`](RecvError::PeerDied),
     /// [`Fenced`](RecvError::Fenced) or [`Poisoned`](RecvError::Poisoned).
-    #[inline]
+    #[inline(always)]
     pub fn try_recv(&mut self) -> Result<ReadGrant<'_>, RecvError> {
         let record = self.try_record()?;
         Ok(ReadGrant { consumer: self, record })
@@ -56,7 +56,7 @@ impl Consumer {
     ///
     /// # Errors
     /// As [`try_recv`](Self::try_recv), but not `Empty`.
-    #[inline]
+    #[inline(always)]
     pub fn recv(&mut self) -> Result<ReadGrant<'_>, RecvError> {
         let record = self.record(None)?;
         Ok(ReadGrant { consumer: self, record })
@@ -268,7 +268,7 @@ impl ReadGrant<'_> {
 impl Deref for ReadGrant<'_> {
     type Target = [u8];
 
-    #[inline]
+    #[inline(always)]
     fn deref(&self) -> &[u8] {
         // SAFETY: the bytes are contiguous, mapped while the consumer lives and initialised, and by the ring's protocol the
         // producer doesn't write them until they are released: the promise of `assume_trusted_peers`, or of a heap ring.
@@ -277,7 +277,7 @@ impl Deref for ReadGrant<'_> {
 }
 
 impl Drop for ReadGrant<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         self.consumer.release(self.record.end);
     }
@@ -301,7 +301,7 @@ impl<'b> IntoIterator for &'b mut ReadBatch<'_> {
 }
 
 impl Drop for ReadBatch<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         if self.taken {
             self.consumer.release(self.consumer.reader.position());
@@ -320,7 +320,7 @@ pub struct Iter<'b> {
 impl<'b> Iterator for Iter<'b> {
     type Item = Received<'b>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Received<'b>> {
         if *self.left == 0 {
             return None;
@@ -364,7 +364,7 @@ impl Received<'_> {
 impl Deref for Received<'_> {
     type Target = [u8];
 
-    #[inline]
+    #[inline(always)]
     fn deref(&self) -> &[u8] {
         self.payload
     }

@@ -46,7 +46,7 @@ impl Producer {
     /// # Errors
     /// [`Full`](SendError::Full), [`TooLarge`](SendError::TooLarge), [`Closed`](SendError::Closed),
     /// [`PeerDied`](SendError::PeerDied), [`Fenced`](SendError::Fenced) or [`Poisoned`](SendError::Poisoned).
-    #[inline]
+    #[inline(always)]
     pub fn try_reserve(&mut self, len: usize) -> Result<WriteGrant<'_>, SendError> {
         let reservation = self.try_reservation(len)?;
         Ok(WriteGrant { producer: self, reservation, tag: 0, in_batch: false })
@@ -56,7 +56,7 @@ impl Producer {
     ///
     /// # Errors
     /// As [`try_reserve`](Self::try_reserve), but not `Full`.
-    #[inline]
+    #[inline(always)]
     pub fn reserve(&mut self, len: usize) -> Result<WriteGrant<'_>, SendError> {
         let reservation = self.reservation(len, None)?;
         Ok(WriteGrant { producer: self, reservation, tag: 0, in_batch: false })
@@ -129,6 +129,12 @@ impl Producer {
     #[inline(always)]
     fn room(&mut self, len: usize) -> Option<Reservation> {
         self.writer.reserve(len as u64).ok()?
+    }
+
+    /// Room for one more message of a batch. What may be wrong besides is found when there is none, or at the commit.
+    #[inline(always)]
+    pub(crate) fn room_in_batch(&mut self, len: usize) -> Option<Reservation> {
+        if len as u64 <= self.end.bounds.max_message { self.room(len) } else { None }
     }
 
     #[inline(always)]
@@ -243,6 +249,7 @@ pub struct WriteGrant<'a> {
 
 impl WriteGrant<'_> {
     /// Marks the message with a number of the user's own; 0 unless said.
+    #[inline(always)]
     pub fn set_tag(&mut self, tag: u32) {
         self.tag = tag;
     }
@@ -252,7 +259,7 @@ impl WriteGrant<'_> {
     ///
     /// The message is published before this returns, with release ordering, except inside a batch. In a forked child it
     /// sends nothing: the grant is its parent's, and so are the bytes, which a child must not write.
-    #[inline]
+    #[inline(always)]
     pub fn commit(self, used: usize) -> u64 {
         if self.in_batch {
             self.producer.commit_in_batch(self.reservation, used, self.tag)
@@ -265,7 +272,7 @@ impl WriteGrant<'_> {
 impl Deref for WriteGrant<'_> {
     type Target = [u8];
 
-    #[inline]
+    #[inline(always)]
     fn deref(&self) -> &[u8] {
         // SAFETY: the reserved bytes are contiguous, mapped while the producer lives, initialised (by the segment's
         // creation at the latest), and by the ring's protocol nobody else's until commit: the promise of
@@ -277,7 +284,7 @@ impl Deref for WriteGrant<'_> {
 }
 
 impl DerefMut for WriteGrant<'_> {
-    #[inline]
+    #[inline(always)]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`; the grant is borrowed mutably.
         unsafe {
@@ -298,9 +305,12 @@ impl WriteBatch<'_> {
     ///
     /// # Errors
     /// As [`Producer::try_reserve`]. The batch's own messages count as occupying the ring.
-    #[inline]
+    #[inline(always)]
     pub fn try_reserve(&mut self, len: usize) -> Result<WriteGrant<'_>, SendError> {
-        let reservation = self.producer.try_reservation(len)?;
+        let reservation = match self.producer.room_in_batch(len) {
+            Some(reservation) => reservation,
+            None => self.producer.try_reservation(len)?,
+        };
         Ok(WriteGrant { producer: self.producer, reservation, tag: 0, in_batch: true })
     }
 
@@ -308,9 +318,12 @@ impl WriteBatch<'_> {
     ///
     /// # Errors
     /// As [`Producer::reserve`].
-    #[inline]
+    #[inline(always)]
     pub fn reserve(&mut self, len: usize) -> Result<WriteGrant<'_>, SendError> {
-        let reservation = self.producer.reservation(len, None)?;
+        let reservation = match self.producer.room_in_batch(len) {
+            Some(reservation) => reservation,
+            None => self.producer.reservation(len, None)?,
+        };
         Ok(WriteGrant { producer: self.producer, reservation, tag: 0, in_batch: true })
     }
 
