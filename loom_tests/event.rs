@@ -1,5 +1,6 @@
-#![cfg(ringway_loom)]
 //! Sleeping and waking under every interleaving: a lost wake-up is a deadlock, which loom reports.
+
+#![cfg(ringway_loom)]
 
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};
@@ -21,8 +22,8 @@ impl Futex {
     }
 }
 
-impl Sleep for Futex {
-    fn wake(&self, _epoch: &AtomicU32) {
+impl Sleep for &Futex {
+    fn wake(self, _epoch: &AtomicU32) {
         let _queue = self.queue.lock().unwrap();
         self.woken.notify_one();
     }

@@ -76,7 +76,12 @@ impl Error {
             Some(libc::ENOSYS | libc::EOPNOTSUPP) => ErrorKind::Unsupported,
             _ => ErrorKind::Os,
         };
-        Self { source: Some(source), ..Self::new(kind, tried, object) }
+        let advice = match source.raw_os_error() {
+            Some(libc::EMFILE) => "this process has too many files open, see `ulimit -n`",
+            Some(libc::ENFILE) => "too many files are open on this machine, see /proc/sys/fs/file-max",
+            _ => "",
+        };
+        Self { source: Some(source), ..Self::new(kind, tried, object) }.advise(advice)
     }
 
     /// Adds what the reader can do about it.

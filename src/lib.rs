@@ -1,4 +1,69 @@
 //! Zero-copy shared-memory ring buffers that survive `kill -9`.
+//!
+//! Two processes on one machine exchange messages through a lock-free ring in shared memory. Either may come first, either
+//! may be killed at any instruction, and a successor goes on where it stopped.
+//!
+//! ```
+//! use ringway::{Address, Options, RecvError};
+//!
+//! let address: Address = format!("shm:///example-{}", std::process::id()).parse()?;
+//!
+//! let mut sender = Options::new().sender(&address)?;
+//! sender.send(b"hello")?;
+//! sender.send(("with a tag", 7))?;
+//! drop(sender);
+//!
+//! // Perhaps in another process, perhaps later.
+//! let mut receiver = Options::new().receiver(&address)?;
+//! assert_eq!(&receiver.recv()?[..], b"hello");
+//! assert_eq!(receiver.recv()?.tag(), 7);
+//! assert_eq!(receiver.recv().err(), Some(RecvError::Closed));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Two levels of one API
+//! | | portable and safe | zero-copy |
+//! |---|---|---|
+//! | endpoints | [`Sender`], [`Receiver`] | [`spsc::Producer`], [`spsc::Consumer`] |
+//! | between processes | [`Options::sender`], [`Options::receiver`] with an [`Address`] | [`Options::assume_trusted_peers`], which is `unsafe` |
+//! | between threads | an `anon:` address | [`spsc::channel`] |
+//! | a message | copied in and copied out | built and read in the segment: [`spsc::WriteGrant`], [`spsc::ReadGrant`] |
+//! | several at once | [`Sender::send_many`], [`Receiver::recv_batch`] | [`spsc::Producer::batch`], [`spsc::Consumer::recv_batch`] |
+//!
+//! Both have the same rings and [`Options`], and meet in the same segment. [`inspect`] looks at a ring without taking part in
+//! it, [`segment`] has the shared memory itself, [`units`] the sizes that addresses are written in.
+//!
+//! # Blocking
+//! A name with `try_` never blocks, one with `_timeout` or `_deadline` blocks until then, and any other as long as it takes. Waiting
+//! follows the ring's [`Wait`] strategy: by default it spins for [`Options::spin`] and then sleeps on a futex. A sleeper wakes
+//! up when there is something to do, and every 100 ms to see whether its peer still lives. Where nobody has to wait or to be
+//! woken, sending and receiving make no system call. Joining a ring waits for others that are joining it.
+//!
+//! # Memory ordering
+//! A message is published before the call that sends it returns, with release ordering, and received with acquire ordering:
+//! what the sender did before is visible to the receiver after. Only batches are published later, all at once. Whoever is told
+//! [`RecvError::Closed`] or [`RecvError::PeerDied`] has received everything that was sent. Endpoints are `Send` and not `Sync`.
+//!
+//! # Life and death
+//! The kernel proves who is alive, not a timer: a killed process is dead at once, and one that is merely stopped never is. A
+//! receiver hears of its sender's death after it has received everything, a sender of its receiver's when it finds the ring full;
+//! both can go on with whoever takes over. Messages that a dead receiver was handed and had not given back are received again,
+//! marked, or skipped: see [`Takeover`]. A ring goes with its last user once everything was received, unless told to
+//! [persist](Options::persist). An endpoint that a forked child inherited refuses to work there.
+//!
+//! # Trust
+//! Whoever may write the segment (its mode is 0600 unless told) can end the traffic: by filling the ring, by breaking its rules,
+//! which is [`Poisoned`](RecvError::Poisoned), or by truncating a named segment, which is a `SIGBUS`. The safe level stays
+//! memory-safe nevertheless: it copies by accesses that are defined for racing memory, and checks every word that it
+//! reads. The zero-copy level lends out references into the segment, and has its contract at [`Options::assume_trusted_peers`].
+//!
+//! # Limits
+//! One producer and one consumer for each ring; rings of 4 KiB to 2 GiB; messages of 0 bytes to half the ring less 16. Linux
+//! with glibc 2.30 or later, little-endian, with `/proc` mounted. Nothing is promised after a power loss.
+//!
+//! # More
+//! In the repository: `docs/abi.md`, the bytes, for other implementations; `docs/protocol.md` and `docs/liveness.md`, why it is
+//! correct and what a kill leaves at each step; `docs/decisions.md`, what was tried; `examples/`.
 
 #[cfg(not(ringway_loom))]
 mod channel;
@@ -34,3 +99,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use layout::{ParseWaitError, Wait};
 #[cfg(not(ringway_loom))]
 pub use transport::{Address, Receiver, Sender};
+
+/// Keeps the README's code working.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

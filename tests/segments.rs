@@ -25,6 +25,10 @@ struct Temporary(Name);
 impl Drop for Temporary {
     fn drop(&mut self) {
         let _ = remove(&self.0);
+        if let Name::File(path) = &self.0 {
+            // What a failed test put there instead of a segment.
+            let _ = fs::remove_file(path).or_else(|_| fs::remove_dir(path));
+        }
     }
 }
 
@@ -325,6 +329,21 @@ fn errors_say_what_to_do() {
 }
 
 #[test]
+fn too_many_open_files_are_an_error_with_advice() {
+    let mut child = Child::fork(|_| {
+        let limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: only this child's limit.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+        let named = [Kind::Posix, Kind::File].map(|kind| create(&temporary(kind).0, 1));
+        for answer in named.into_iter().chain([Segment::memfd("full", SIZE, 0o600, |_| {})]) {
+            let error = answer.unwrap_err();
+            assert!(error.kind() == ErrorKind::NoSpace && error.to_string().contains("ulimit -n"), "{error}");
+        }
+    });
+    child.expect_success();
+}
+
+#[test]
 fn a_full_file_system_is_an_error_at_creation() {
     let directory = std::env::temp_dir().join(format!("ringway-test-{}-full", std::process::id()));
     fs::create_dir(&directory).unwrap();
@@ -550,6 +569,7 @@ fn an_opener_waits_for_a_creator_at_work() {
         })
     });
     openers.iter_mut().for_each(|opener| opener.expect(b'o'));
+    openers.iter().for_each(Child::await_sleep);
     io::Write::write_all(&mut &go, b"g").unwrap();
     creator.expect_success();
     openers.iter_mut().for_each(Child::expect_success);

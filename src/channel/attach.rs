@@ -80,7 +80,7 @@ pub(crate) fn attach(place: Place, options: &Options, role: Role) -> Result<Atta
         // SAFETY: the geometry is that of the segment, which the endpoint holds as long as the view.
         let view = unsafe { View::new(segment.as_ptr(), &geometry) };
         refuse_poisoned(&view, &segment)?;
-        let seat = match join(&segment, &view, role) {
+        let seat = match join(&segment, &view, role, geometry.persist) {
             Ok(Some(seat)) => seat,
             Ok(None) => continue,
             Err(e) if e.kind() == ErrorKind::NotFound => continue,

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use super::endpoint::{Endpoint, Gone, Unusable, deadline_at, deadline_in};
 use super::outcome::RecvError;
 use crate::layout::View;
-use crate::liveness::Role;
 use crate::ring::spsc::{Next, Reader, Record, Violation};
 use crate::wait::{Backoff, Look};
 
@@ -26,9 +25,6 @@ impl From<Unusable> for RecvError {
         }
     }
 }
-
-/// A way to look into the ring.
-type Find<T> = fn(&mut Reader<View>) -> Result<Option<T>, Violation>;
 
 impl Consumer {
     pub(super) fn new(reader: Reader<View>, end: Endpoint, backoff: Backoff) -> Self {
@@ -90,7 +86,10 @@ impl Consumer {
     /// As [`try_recv`](Self::try_recv).
     #[inline]
     pub fn try_recv_batch(&mut self, max: usize) -> Result<ReadBatch<'_>, RecvError> {
-        self.try_find(Reader::peek)?;
+        self.end.check()?;
+        if !matches!(self.reader.is_ready(), Ok(Some(()))) {
+            self.look_closer(|reader| reader.is_ready())?;
+        }
         Ok(ReadBatch { consumer: self, left: max, taken: false })
     }
 
@@ -122,83 +121,65 @@ impl Consumer {
 
     #[inline(always)]
     pub(crate) fn try_record(&mut self) -> Result<Record, RecvError> {
-        self.try_find(Reader::take)
+        self.end.check()?;
+        match self.take() {
+            Some(record) => Ok(record),
+            None => self.look_closer(Reader::take),
+        }
     }
 
     #[inline(always)]
     pub(crate) fn record(&mut self, deadline: Option<Duration>) -> Result<Record, RecvError> {
-        self.find(Reader::take, deadline)
+        self.end.check()?;
+        match self.take() {
+            Some(record) => Ok(record),
+            None => self.wait_for(deadline, Reader::take),
+        }
     }
 
     /// Waits for a message without taking it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn wait(&mut self, deadline: Option<Duration>) -> Result<(), RecvError> {
-        self.find(Reader::peek, deadline)
-    }
-
-    /// Takes the next message of a batch, if there is one now. A violation ends the batch, as does the peer's end, and both
-    /// are told by the next call outside of it.
-    #[inline(always)]
-    pub(crate) fn next_in_batch(&mut self) -> Option<Record> {
-        match self.reader.take() {
-            Ok(found) => {
-                self.backoff.succeeded();
-                found
-            }
-            Err(Violation) => {
-                self.end.poison();
-                None
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn try_find<T>(&mut self, find: Find<T>) -> Result<T, RecvError> {
         self.end.check()?;
-        match find(&mut self.reader) {
-            Ok(Some(found)) => Ok(found),
-            _ => self.nothing(find),
+        match self.reader.is_ready() {
+            Ok(Some(())) => Ok(()),
+            _ => self.wait_for(deadline, |reader| reader.is_ready()),
         }
     }
 
+    /// The next message, if there is one. A violation looks like none here: every closer look tells it.
     #[inline(always)]
-    fn find<T>(&mut self, find: Find<T>, deadline: Option<Duration>) -> Result<T, RecvError> {
-        self.end.check()?;
-        match find(&mut self.reader) {
-            Ok(Some(found)) => {
-                self.backoff.succeeded();
-                Ok(found)
-            }
-            _ => self.wait_for(find, deadline),
-        }
+    pub(crate) fn take(&mut self) -> Option<Record> {
+        self.reader.take().ok()?
     }
 
+    /// Why there is no message, unless there is one after all.
     #[cold]
-    fn nothing<T>(&mut self, find: Find<T>) -> Result<T, RecvError> {
+    fn look_closer<T>(&mut self, find: impl Find<T>) -> Result<T, RecvError> {
         let look = self.end.look_when_stuck(self.reader.position());
         look_for(&mut self.reader, &mut self.end, find, look).unwrap_or(Err(RecvError::Empty))
     }
 
     #[cold]
-    fn wait_for<T>(&mut self, find: Find<T>, deadline: Option<Duration>) -> Result<T, RecvError> {
+    fn wait_for<T>(&mut self, deadline: Option<Duration>, find: impl Find<T>) -> Result<T, RecvError> {
         let Self { reader, end, backoff } = self;
-        let view = end.view();
-        let spin = end.spin;
-        let waiting = Endpoint::waiting(&view, Role::Consumer, end.own_sleeper());
-        let found = waiting.wait(spin, deadline, backoff, |look| look_for(reader, end, find, look));
-        backoff.succeeded();
+        backoff.caught_up(reader.position(), reader.usual_stride());
+        let found = end.wait(deadline, backoff, |end, look| look_for(reader, end, find, look));
         found.unwrap_or(Err(RecvError::Timeout))
     }
 
     /// The payload of a record, to be read by a copy that expects races.
     #[inline(always)]
     pub(crate) fn payload(&self, record: &Record) -> *const u8 {
-        self.end.view().payload(record.payload).as_ptr()
+        self.reader.words().payload(record.position).as_ptr()
     }
 
-    /// Gives back all records up to this one.
+    /// Gives back all records up to this one; not in a forked child, whose parent is still reading them.
     #[inline(always)]
     pub(crate) fn release(&self, end: u64) {
+        if self.end.check().is_err() {
+            return;
+        }
         self.reader.release(end);
         // A producer that falls asleep just now may be missed: whatever this side does next makes up for it, and the
         // producer's slice if it does nothing.
@@ -216,15 +197,35 @@ impl Consumer {
     }
 }
 
+/// Takes the next message, or only looks whether there is one.
+trait Find<T>: Fn(&mut Reader<View>) -> Result<Option<T>, Violation> + Copy {}
+
+impl<T, F: Fn(&mut Reader<View>) -> Result<Option<T>, Violation> + Copy> Find<T> for F {}
+
+#[inline(always)]
 fn look_for<T>(
     reader: &mut Reader<View>,
     end: &mut Endpoint,
-    find: Find<T>,
+    find: impl Find<T>,
+    look: Look,
+) -> Option<Result<T, RecvError>> {
+    match find(reader) {
+        Ok(Some(found)) => Some(Ok(found)),
+        _ if look == Look::Quick => None,
+        _ => look_closely(reader, end, find, look),
+    }
+}
+
+#[cold]
+fn look_closely<T>(
+    reader: &mut Reader<View>,
+    end: &mut Endpoint,
+    find: impl Find<T>,
     look: Look,
 ) -> Option<Result<T, RecvError>> {
     match reader.find_or_end(find, || end.peer_is_gone(look)) {
         Ok(Next::Found(found)) => Some(Ok(found)),
-        Ok(Next::Empty) => {
+        Ok(Next::Nothing) => {
             end.wake_peer_soon();
             None
         }
@@ -250,7 +251,7 @@ pub struct ReadGrant<'a> {
 impl ReadGrant<'_> {
     /// The sender's number for it.
     pub fn tag(&self) -> u32 {
-        self.record.tag
+        self.record.tag()
     }
 
     /// Its position in the ring in bytes: increasing from message to message, over the whole life of the ring.
@@ -271,7 +272,7 @@ impl Deref for ReadGrant<'_> {
     fn deref(&self) -> &[u8] {
         // SAFETY: the bytes are contiguous, mapped while the consumer lives and initialised, and by the ring's protocol the
         // producer doesn't write them until they are released: the promise of `assume_trusted_peers`, or of a heap ring.
-        unsafe { std::slice::from_raw_parts(self.consumer.payload(&self.record), self.record.length as usize) }
+        unsafe { std::slice::from_raw_parts(self.consumer.payload(&self.record), self.record.length() as usize) }
     }
 }
 
@@ -324,13 +325,13 @@ impl<'b> Iterator for Iter<'b> {
         if *self.left == 0 {
             return None;
         }
-        let record = self.consumer.next_in_batch()?;
+        let record = self.consumer.take()?;
         *self.left -= 1;
         *self.taken = true;
         // SAFETY: as for a ReadGrant; the batch, which releases it, is borrowed as long as the slice lives.
-        let payload = unsafe { std::slice::from_raw_parts(self.consumer.payload(&record), record.length as usize) };
+        let payload = unsafe { std::slice::from_raw_parts(self.consumer.payload(&record), record.length() as usize) };
         let redelivered = self.consumer.is_redelivered(&record);
-        Some(Received { payload, tag: record.tag, sequence: record.position, redelivered })
+        Some(Received { payload, tag: record.tag(), sequence: record.position, redelivered })
     }
 }
 

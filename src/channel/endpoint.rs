@@ -1,5 +1,6 @@
 //! What producer and consumer have in common: a seat in a mapped ring, a peer to watch, and a way to wait.
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use crate::ring::spsc::Bounds;
 use crate::segment::Segment;
 use crate::sys::{clock, fork};
 use crate::wait::event::Event;
-use crate::wait::{Look, SLICE, Sleeper, Waiting};
+use crate::wait::{Backoff, Look, SLICE, Sleeper, Waiting};
 
 /// No process's generation: of an endpoint that has seen a violation.
 const POISONED: u32 = u32::MAX;
@@ -19,14 +20,15 @@ const POISONED: u32 = u32::MAX;
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     view: View,
-    role: Role,
+    own: NonNull<Side>,
+    peer: NonNull<Side>,
     /// The generation of the process that owns this endpoint, or [`POISONED`]: one comparison tells both.
     generation: u32,
     /// On what this side sleeps, and on what it wakes its peer.
     own_sleeper: Sleeper,
     peer_sleeper: Sleeper,
     pub(crate) bounds: Bounds,
-    pub(crate) spin: Duration,
+    spin: Duration,
     keep_open: bool,
     persist: bool,
     /// Of a producer: the consumer that had left before it joined, and so didn't leave it.
@@ -81,7 +83,8 @@ impl Endpoint {
         // SAFETY: with `wait=sem` the creator of the segment initialised both; the segment is held as long as they are.
         let sleeper = |role| unsafe { Sleeper::new(wait, view.semaphore(role as usize)) };
         Self {
-            role,
+            own: NonNull::from(side(&view, role)),
+            peer: NonNull::from(side(&view, role.peer())),
             generation: fork::enter(),
             own_sleeper: sleeper(role),
             peer_sleeper: sleeper(role.peer()),
@@ -101,11 +104,6 @@ impl Endpoint {
 
     pub(crate) fn segment(&self) -> &Segment {
         &self.segment
-    }
-
-    #[inline(always)]
-    pub(crate) fn view(&self) -> View {
-        self.view
     }
 
     /// Whether this endpoint may be used, in this process.
@@ -130,40 +128,56 @@ impl Endpoint {
         }
     }
 
+    #[inline(always)]
     fn own(&self) -> &Side {
-        side(&self.view, self.role)
+        // SAFETY: a side of the view, mapped as long as the segment is held.
+        unsafe { self.own.as_ref() }
     }
 
+    #[inline(always)]
     fn peer(&self) -> &Side {
-        side(&self.view, self.role.peer())
+        // SAFETY: as above.
+        unsafe { self.peer.as_ref() }
     }
 
-    /// The way this side waits for its peer.
-    pub(crate) fn waiting(view: &View, role: Role, sleeper: Sleeper) -> Waiting<'_> {
-        let event = Event { epoch: &side(view, role.peer()).epoch.0, waiter: &side(view, role).waiter.0 };
-        Waiting { event, sleeper }
+    /// Waits until `look` finds something, or `None` until the `deadline`.
+    pub(crate) fn wait<T>(
+        &mut self,
+        deadline: Option<Duration>,
+        backoff: &Backoff,
+        mut look: impl FnMut(&mut Self, Look) -> Option<T>,
+    ) -> Option<T> {
+        let (own, peer) = (self.own, self.peer);
+        // SAFETY: as in `own`; the references don't outlive this call, nor it the segment.
+        let (own, peer) = unsafe { (own.as_ref(), peer.as_ref()) };
+        let event = Event { epoch: &peer.epoch.0, waiter: &own.waiter.0 };
+        let waiting = Waiting { event, sleeper: self.own_sleeper };
+        waiting.wait(self.spin, deadline, backoff, |what| look(self, what))
     }
 
-    pub(crate) fn own_sleeper(&self) -> Sleeper {
-        self.own_sleeper
+    /// The event on which the peer sleeps.
+    #[inline(always)]
+    fn peer_waiting(&self) -> Waiting<'_> {
+        let event = Event { epoch: &self.own().epoch.0, waiter: &self.peer().waiter.0 };
+        Waiting { event, sleeper: self.peer_sleeper }
     }
 
     /// Tells the peer, if it sleeps, of what this side has published.
     #[inline(always)]
     pub(crate) fn wake_peer(&self) {
-        Self::waiting(&self.view, self.role.peer(), self.peer_sleeper).notify();
+        self.peer_waiting().notify();
     }
 
     /// [`wake_peer`](Self::wake_peer) without a fence: what was published just now may be seen only by the next call.
     #[inline(always)]
     pub(crate) fn wake_peer_soon(&self) {
-        Self::waiting(&self.view, self.role.peer(), self.peer_sleeper).notify_fenced();
+        self.peer_waiting().notify_fenced();
     }
 
     /// Whether the peer left in good order, and the user wants to know. Acquires all that it did.
     #[inline(always)]
     pub(crate) fn peer_has_left(&self) -> bool {
-        self.is_left(Tenure::load(self.role.peer().participant(&self.view))) && !self.keep_open
+        self.is_left(Tenure::load(&self.peer().participant)) && !self.keep_open
     }
 
     #[inline(always)]
@@ -177,7 +191,7 @@ impl Endpoint {
             self.poison();
             return true;
         }
-        let mut tenure = Tenure::load(self.role.peer().participant(&self.view));
+        let mut tenure = Tenure::load(&self.peer().participant);
         let mut deaths = tenure.deaths();
         // An error of the probe means only that nothing is known; the next slice asks again.
         if look == Look::Peer

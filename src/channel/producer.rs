@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use super::endpoint::{Endpoint, Gone, Unusable, deadline_at, deadline_in};
 use super::outcome::SendError;
 use crate::layout::View;
-use crate::liveness::Role;
 use crate::ring::spsc::{Reservation, Violation, Writer};
 use crate::wait::{Backoff, Look};
 
@@ -111,25 +110,25 @@ impl Producer {
     #[inline(always)]
     pub(crate) fn try_reservation(&mut self, len: usize) -> Result<Reservation, SendError> {
         self.check(len)?;
-        match self.writer.reserve(len as u64) {
-            Ok(Some(reservation)) => {
-                self.backoff.succeeded();
-                Ok(reservation)
-            }
-            other => self.no_room(len as u64, other),
+        match self.room(len) {
+            Some(reservation) => Ok(reservation),
+            None => self.look_closer(len as u64),
         }
     }
 
     #[inline(always)]
     pub(crate) fn reservation(&mut self, len: usize, deadline: Option<Duration>) -> Result<Reservation, SendError> {
         self.check(len)?;
-        match self.writer.reserve(len as u64) {
-            Ok(Some(reservation)) => {
-                self.backoff.succeeded();
-                Ok(reservation)
-            }
-            _ => self.wait_for_room(len as u64, deadline),
+        match self.room(len) {
+            Some(reservation) => Ok(reservation),
+            None => self.wait_for_room(len as u64, deadline),
         }
+    }
+
+    /// Room, if there is some. A violation looks like none here: every closer look tells it.
+    #[inline(always)]
+    fn room(&mut self, len: usize) -> Option<Reservation> {
+        self.writer.reserve(len as u64).ok()?
     }
 
     #[inline(always)]
@@ -144,9 +143,9 @@ impl Producer {
         Ok(())
     }
 
+    /// Why there is no room, unless there is some after all.
     #[cold]
-    fn no_room(&mut self, len: u64, found: Result<Option<Reservation>, Violation>) -> Result<Reservation, SendError> {
-        let Ok(_) = found else { return Err(poison(&mut self.end)) };
+    fn look_closer(&mut self, len: u64) -> Result<Reservation, SendError> {
         let look = self.end.look_when_stuck(self.writer.position());
         look_for_room(&mut self.writer, &mut self.end, len, look).unwrap_or(Err(SendError::Full))
     }
@@ -156,22 +155,28 @@ impl Producer {
         // Blocking with unpublished messages could be waiting for oneself.
         self.publish();
         let Self { writer, end, backoff } = self;
-        let view = end.view();
-        let spin = end.spin;
-        let waiting = Endpoint::waiting(&view, Role::Producer, end.own_sleeper());
-        let found = waiting.wait(spin, deadline, backoff, |look| look_for_room(writer, end, len, look));
-        backoff.succeeded();
+        backoff.caught_up(writer.position(), len);
+        let found = end.wait(deadline, backoff, |end, look| look_for_room(writer, end, len, look));
         found.unwrap_or(Err(SendError::Timeout))
+    }
+
+    /// Whether what was reserved may still be written and committed: not in a forked child, whose parent does.
+    #[inline(always)]
+    pub(crate) fn is_usable(&self) -> bool {
+        self.end.check().is_ok()
     }
 
     /// The payload of a reservation, to be written by a copy that expects races.
     #[inline(always)]
     pub(crate) fn payload(&self, reservation: Reservation) -> *mut u8 {
-        self.end.view().payload(reservation.payload()).as_ptr()
+        self.writer.words().payload(reservation.position()).as_ptr()
     }
 
     #[inline(always)]
     pub(crate) fn commit(&mut self, reservation: Reservation, used: usize, tag: u32) -> u64 {
+        if !self.is_usable() {
+            return reservation.position();
+        }
         let position = self.writer.commit(reservation, used as u64, tag);
         self.end.wake_peer();
         position
@@ -179,10 +184,16 @@ impl Producer {
 
     #[inline(always)]
     pub(crate) fn commit_in_batch(&mut self, reservation: Reservation, used: usize, tag: u32) -> u64 {
+        if !self.is_usable() {
+            return reservation.position();
+        }
         self.writer.commit_in_batch(reservation, used as u64, tag)
     }
 
     pub(crate) fn publish(&mut self) -> bool {
+        if !self.is_usable() {
+            return false;
+        }
         let any = self.writer.publish();
         if any {
             self.end.wake_peer();
@@ -209,6 +220,7 @@ fn look_for_room(
 ) -> Option<Result<Reservation, SendError>> {
     match writer.reserve(len) {
         Ok(Some(reservation)) => Some(Ok(reservation)),
+        _ if look == Look::Quick => None,
         Ok(None) if end.peer_is_gone(look) => Some(Err(match end.tell() {
             Ok(Gone::Left) => SendError::Closed,
             Ok(Gone::Died) => SendError::PeerDied,
@@ -238,7 +250,8 @@ impl WriteGrant<'_> {
     /// Sends the first `used` bytes, or all if `used` is more, and returns the message's sequence: its position in the
     /// ring in bytes, increasing from message to message.
     ///
-    /// The message is published before this returns, with release ordering, except inside a batch.
+    /// The message is published before this returns, with release ordering, except inside a batch. In a forked child it
+    /// sends nothing: the grant is its parent's, and so are the bytes, which a child must not write.
     #[inline]
     pub fn commit(self, used: usize) -> u64 {
         if self.in_batch {

@@ -54,16 +54,22 @@ impl View {
         unsafe { self.consumer.as_ref() }
     }
 
-    /// The semaphores on which consumers (0) and producers (1) sleep with `wait=sem`.
+    /// The semaphores on which the producer (0) and the consumer (1) sleep with `wait=sem`.
     pub(crate) fn semaphore(&self, index: usize) -> *mut RawSemaphore {
         debug_assert!(index < 2);
         // SAFETY: they have a page to themselves, each on its own 128 bytes, which a sem_t doesn't fill.
         unsafe { self.semaphores.byte_add(index * 128) }.as_ptr()
     }
 
-    /// The first byte of the payload at `position`. The bytes up to the end of the lap follow it.
+    /// The first byte of the payload of the record at `position`; all of it follows.
     #[inline(always)]
     pub(crate) fn payload(&self, position: u64) -> NonNull<u8> {
+        // SAFETY: the word at a position is within the data, and what follows it at most its end.
+        unsafe { self.place(position).add(8) }
+    }
+
+    #[inline(always)]
+    fn place(&self, position: u64) -> NonNull<u8> {
         // SAFETY: the mask keeps it within the data.
         unsafe { self.data.add((position & self.mask) as usize) }
     }
@@ -73,7 +79,7 @@ impl Words for View {
     #[inline(always)]
     fn word(&self, position: u64) -> &AtomicU64 {
         // SAFETY: within the data, 8-aligned by the mask; ring words are accessed as atomics by everybody.
-        unsafe { self.payload(position).cast().as_ref() }
+        unsafe { self.place(position).cast().as_ref() }
     }
 
     #[inline(always)]

@@ -18,7 +18,7 @@ pub(crate) struct Seat {
 /// removed after it had been opened, and the caller has to start over.
 ///
 /// Waits for others that are joining. Fails with [`ErrorKind::RoleTaken`] or [`ErrorKind::Quarantined`].
-pub(crate) fn join(segment: &Segment, view: &View, role: Role) -> Result<Option<Seat>> {
+pub(crate) fn join(segment: &Segment, view: &View, role: Role, persist: bool) -> Result<Option<Seat>> {
     let me = ProcessId::current().map_err(|e| {
         Error::os(e, "identify this process in", "/proc").advise("ringway needs /proc to tell the living from the dead")
     })?;
@@ -26,6 +26,10 @@ pub(crate) fn join(segment: &Segment, view: &View, role: Role) -> Result<Option<
     locks.acquire(MEMBERSHIP)?;
     let seat = join_locked(segment, view, role, &me, &locks);
     locks.release(MEMBERSHIP);
+    if seat.is_err() {
+        // Whoever left meanwhile could not remove the segment, because we had the lock.
+        remove_if_abandoned(segment, view, persist, &locks);
+    }
     Ok(seat?.map(|lock| Seat { role, locks, lock }))
 }
 
@@ -69,24 +73,30 @@ impl Seat {
     /// Gives up the proof of life, and removes the segment if nobody uses or needs it any longer.
     pub(crate) fn vacate(self, segment: &Segment, view: &View, persist: bool) {
         self.locks.release(self.lock);
-        // Errors here leave the segment behind, for `remove` or the next user; there is nobody to tell.
-        while !persist && self.is_abandoned(view) && self.locks.try_acquire(MEMBERSHIP).unwrap_or(false) {
-            // Again, under the lock: nobody can have joined since.
-            let done = self.is_abandoned(view) && segment.unlink().is_ok();
-            self.locks.release(MEMBERSHIP);
-            if done {
-                break;
-            }
+        remove_if_abandoned(segment, view, persist, &self.locks);
+    }
+}
+
+fn remove_if_abandoned(segment: &Segment, view: &View, persist: bool, locks: &Locks) {
+    while !persist && is_abandoned(view, locks) && locks.try_acquire(MEMBERSHIP).unwrap_or(false) {
+        // Again, under the lock: nobody can have joined since.
+        let abandoned = is_abandoned(view, locks);
+        if abandoned {
+            // Whoever may not remove it, as in another's sticky directory, leaves it for `remove` or the next user; there is
+            // nobody to tell.
+            let _ = segment.unlink();
+        }
+        locks.release(MEMBERSHIP);
+        if abandoned {
+            break;
         }
     }
+}
 
-    /// Nobody alive is attached, and every message has been given back.
-    fn is_abandoned(&self, view: &View) -> bool {
-        let free = |role| {
-            matches!(status(view, role, &self.locks), Ok((_, Status::Vacant | Status::Left | Status::Dead { .. })))
-        };
-        free(Role::Producer) && free(Role::Consumer) && crate::ring::spsc::is_drained(view)
-    }
+/// Nobody alive is attached, and every message has been given back.
+fn is_abandoned(view: &View, locks: &Locks) -> bool {
+    let free = |role| matches!(status(view, role, locks), Ok((_, Status::Vacant | Status::Left | Status::Dead { .. })));
+    free(Role::Producer) && free(Role::Consumer) && crate::ring::spsc::is_drained(view)
 }
 
 static_assertions::const_assert!(LOCKS > MEMBERSHIP);

@@ -1,7 +1,7 @@
 //! The record of a role's holder, and what has become of that holder.
 
 use super::Role;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{Participant, View};
 use crate::primitive::Ordering;
 use crate::segment::Locks;
@@ -146,9 +146,13 @@ fn present(participant: &Participant, role: Role, locks: &Locks) -> Result<Statu
     let held = role.locks().contains(&lock) && locks.is_held(lock)?;
     Ok(match (held, process.fate()) {
         (true, Fate::Gone) => Status::Dead { pid },
-        (true, Fate::Alive | Fate::Unknown) => Status::Alive { pid },
+        (true, Fate::Alive | Fate::Unknown | Fate::Unasked) => Status::Alive { pid },
         (false, Fate::Alive) => Status::Quarantined { pid },
         (false, Fate::Gone | Fate::Unknown) => Status::Dead { pid },
+        (false, Fate::Unasked) => {
+            return Err(Error::new(ErrorKind::NoSpace, "find out about", format!("process {pid}"))
+                .advise("this process has no descriptor or memory left to look into /proc: see `ulimit -n`"));
+        }
     })
 }
 

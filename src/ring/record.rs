@@ -28,11 +28,11 @@ pub const fn largest_message(capacity: u64) -> u64 {
 
 /// From a record's header to the next one, in bytes.
 pub(super) const fn stride(length: u64) -> u64 {
-    HEADER + (length + 7 & !7)
+    HEADER + ((length + 7) & !7)
 }
 
 /// A header word, read once.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Header(u64);
 
 impl Header {
@@ -47,6 +47,11 @@ impl Header {
 
     pub(super) const fn from_word(word: u64) -> Self {
         Self(word)
+    }
+
+    /// All but the tag.
+    pub(super) const fn low(self) -> u32 {
+        self.0 as u32
     }
 
     pub(super) const fn is_valid(self) -> bool {

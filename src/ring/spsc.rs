@@ -37,6 +37,9 @@ const RECEIVE: Ordering = if cfg!(ringway_mutant = "receive_relaxed") { Ordering
 const RELEASE: Ordering = if cfg!(ringway_mutant = "release_relaxed") { Ordering::Relaxed } else { Ordering::Release };
 const REFRESH: Ordering = if cfg!(ringway_mutant = "refresh_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
 
+/// No ring gets here, so that arithmetic on positions that come from its memory can't overflow.
+const BEYOND: u64 = 1 << 63;
+
 /// What the consumer writes, on a line of its own.
 #[repr(C, align(128))]
 #[derive(Debug)]
@@ -89,30 +92,41 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// The position of the payload's first byte.
-    pub fn payload(self) -> u64 {
-        self.start + HEADER
+    /// The position of the header; the payload follows it.
+    #[inline(always)]
+    pub fn position(self) -> u64 {
+        self.start
     }
 
     /// Bytes of payload that were asked for.
+    #[inline(always)]
     pub fn length(self) -> u64 {
         self.length
     }
 }
 
 /// A published message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Record {
-    /// The position of its header: unique and increasing over the life of the ring.
+    /// The position of its header, which the payload follows: unique and increasing over the life of the ring.
     pub position: u64,
-    /// The position of its payload's first byte.
-    pub payload: u64,
-    /// Bytes of payload.
-    pub length: u64,
-    /// The sender's tag.
-    pub tag: u32,
+    header: Header,
     /// Behind its last byte: release to here.
     pub end: u64,
+}
+
+impl Record {
+    /// Bytes of payload.
+    #[inline(always)]
+    pub fn length(&self) -> u64 {
+        self.header.length()
+    }
+
+    /// The sender's tag.
+    #[inline(always)]
+    pub fn tag(&self) -> u32 {
+        self.header.tag()
+    }
 }
 
 /// The producer's end.
@@ -124,6 +138,9 @@ pub struct Writer<W> {
     position: u64,
     /// `released` as last read, plus the capacity: nothing is written from here on.
     limit: u64,
+    /// A record that ends here or before fits as it is: into the room known of, and into the lap of `position`. Never too
+    /// high, often too low: then the slow path finds out.
+    fits_until: u64,
     /// In a batch, the position and the word whose store will publish it.
     unpublished: Option<(u64, u64)>,
 }
@@ -140,7 +157,7 @@ impl<W: Words> Writer<W> {
         let released = words.cursor().released.load(REFRESH);
         let position = walk(&words, bounds, released, |_| {})?;
         let limit = released + bounds.capacity;
-        Ok(Self { words, bounds, position, limit, unpublished: None })
+        Ok(Self { words, bounds, position, limit, fits_until: 0, unpublished: None })
     }
 
     /// Where the next header goes.
@@ -152,8 +169,18 @@ impl<W: Words> Writer<W> {
     ///
     /// # Errors
     /// [`Violation`] if the consumer's position can't be.
-    #[inline]
+    #[inline(always)]
     pub fn reserve(&mut self, length: u64) -> Result<Option<Reservation>, Violation> {
+        // One comparison for the room and the lap: the fewer instructions, the more messages are in flight in the processor
+        // while it waits for their cache lines.
+        if self.position + stride(length) <= self.fits_until {
+            return Ok(Some(Reservation { start: self.position, length }));
+        }
+        self.reserve_slowly(length)
+    }
+
+    #[inline(never)]
+    fn reserve_slowly(&mut self, length: u64) -> Result<Option<Reservation>, Violation> {
         let stride = stride(length);
         let rest = self.bounds.lap_rest(self.position);
         let start = if stride <= rest { self.position } else { self.position + rest };
@@ -162,11 +189,11 @@ impl<W: Words> Writer<W> {
         if end > self.limit && !self.refresh(end)? {
             return Ok(None);
         }
+        self.fits_until = (self.limit - HEADER).min(self.position + rest);
         Ok(Some(Reservation { start, length }))
     }
 
     /// Reads how far the consumer is. Says whether there is now room up to `end`.
-    #[inline(never)]
     fn refresh(&mut self, end: u64) -> Result<bool, Violation> {
         // P3, pairs with C2.
         let released = self.words.cursor().released.load(REFRESH);
@@ -179,7 +206,7 @@ impl<W: Words> Writer<W> {
     }
 
     /// Publishes the reserved message, cut to its first `used` bytes.
-    #[inline]
+    #[inline(always)]
     pub fn commit(&mut self, reservation: Reservation, used: u64, tag: u32) -> u64 {
         let Reservation { start, length } = reservation;
         let used = used.min(length);
@@ -213,7 +240,7 @@ impl<W: Words> Writer<W> {
     }
 
     /// Finishes the reserved message without publishing it: [`publish`](Self::publish) does, for all of a batch.
-    #[inline]
+    #[inline(always)]
     pub fn commit_in_batch(&mut self, reservation: Reservation, used: u64, tag: u32) -> u64 {
         let Reservation { start, length } = reservation;
         let used = used.min(length);
@@ -244,10 +271,18 @@ impl<W: Words> Writer<W> {
         true
     }
 
+    /// The words of the ring.
+    #[inline(always)]
+    pub fn words(&self) -> &W {
+        &self.words
+    }
+
     /// Forgets what was committed in the batch. The word at its start is still the 0 that ended what came before.
     pub fn abandon(&mut self) {
         if let Some((first, _)) = self.unpublished.take() {
             self.position = first;
+            // It may have been found for a later lap.
+            self.fits_until = 0;
         }
     }
 }
@@ -261,6 +296,9 @@ pub enum Resume {
     Taken,
 }
 
+/// Before the first message: fits into no lap, whatever the header.
+const NONE_YET: (u32, u64) = (u32::MAX, 1 << 62);
+
 /// The consumer's end.
 #[derive(Debug)]
 pub struct Reader<W> {
@@ -268,8 +306,11 @@ pub struct Reader<W> {
     bounds: Bounds,
     /// Where the next header is.
     position: u64,
-    /// The highest `taken` ever: what lies before it has been handed out at least once.
-    taken: u64,
+    /// Where the lap of `position` ends, or `position` itself.
+    lap_end: u64,
+    /// The low half of the last header, which says that it is a message and how long, and its stride: the next message is
+    /// likely to be as long. So one comparison tells all, and the next place doesn't wait for this header to arrive.
+    usual: (u32, u64),
     /// What an earlier consumer was handed and did not give back ends here.
     redelivered_until: u64,
 }
@@ -283,7 +324,7 @@ impl<W: Words> Reader<W> {
         // Relaxed: the lock that makes us the only consumer orders us behind our predecessor.
         let released = words.cursor().released.load(Ordering::Relaxed);
         let taken = words.cursor().taken.load(Ordering::Relaxed).max(released);
-        if !(released | taken).is_multiple_of(HEADER) || taken - released > bounds.capacity {
+        if !(released | taken).is_multiple_of(HEADER) || taken - released > bounds.capacity || taken >= BEYOND {
             return Err(Violation);
         }
         let position = match from {
@@ -294,7 +335,7 @@ impl<W: Words> Reader<W> {
             // C2: nothing of ours reads what is skipped.
             words.cursor().released.store(position, RELEASE);
         }
-        Ok(Self { words, bounds, position, taken, redelivered_until: taken })
+        Ok(Self { words, bounds, position, lap_end: position, usual: NONE_YET, redelivered_until: taken })
     }
 
     /// Where the next header is.
@@ -302,63 +343,71 @@ impl<W: Words> Reader<W> {
         self.position
     }
 
-    /// Takes the next message, if one is published.
+    /// The next message, if one is published, without taking it.
     ///
     /// # Errors
     /// [`Violation`] if the word can't be a header there.
-    #[inline]
-    pub fn take(&mut self) -> Result<Option<Record>, Violation> {
-        let position = self.position;
+    #[inline(always)]
+    pub fn peek(&mut self) -> Result<Option<Record>, Violation> {
         // C1, pairs with P2.
-        let header = Header::from_word(self.words.word(position).load(RECEIVE));
+        let header = Header::from_word(self.words.word(self.position).load(RECEIVE));
+        let (low, stride) = self.usual;
+        let end = self.position + stride;
+        if header.low() == low && end <= self.lap_end {
+            return Ok(Some(Record { position: self.position, header, end }));
+        }
         if !header.is_valid() {
             return Ok(None);
         }
-        if header.is_pad() {
-            return self.take_behind_pad();
-        }
-        self.hand_out(position, header).map(Some)
+        self.peek_slowly(header).map(Some)
     }
 
     #[inline(never)]
-    fn take_behind_pad(&mut self) -> Result<Option<Record>, Violation> {
-        let position = self.position + self.bounds.lap_rest(self.position);
-        // C1: the pad and the header behind it are published together.
-        let header = Header::from_word(self.words.word(position).load(RECEIVE));
-        if !header.is_valid() || header.is_pad() {
-            return Err(Violation);
+    fn peek_slowly(&mut self, mut header: Header) -> Result<Record, Violation> {
+        let mut position = self.position;
+        if header.is_pad() {
+            position += self.bounds.lap_rest(position);
+            // C1: the pad and the header behind it are published together.
+            header = Header::from_word(self.words.word(position).load(RECEIVE));
+            if !header.is_valid() || header.is_pad() {
+                return Err(Violation);
+            }
         }
-        self.hand_out(position, header).map(Some)
+        let stride = self.bounds.stride_at(position, header.length()).ok_or(Violation)?;
+        self.usual = (header.low(), stride);
+        self.lap_end = position + self.bounds.lap_rest(position);
+        Ok(Record { position, header, end: position + stride })
     }
 
-    #[inline(always)]
-    fn hand_out(&mut self, position: u64, header: Header) -> Result<Record, Violation> {
-        let length = header.length();
-        let Some(stride) = self.bounds.stride_at(position, length) else { return Err(Violation) };
-        let end = position + stride;
-        if end > self.taken {
-            self.taken = end;
-            // Relaxed: only a successor reads it, and what a killed process stored is stored in program order.
-            self.words.cursor().taken.store(end, Ordering::Relaxed);
-        }
-        self.position = end;
-        Ok(Record { position, payload: position + HEADER, length, tag: header.tag(), end })
-    }
-
-    /// Whether a message is published, without taking it.
+    /// Takes the next message, if one is published.
     ///
     /// # Errors
-    /// None; the signature is that of [`take`](Self::take).
-    #[inline]
-    pub fn peek(&mut self) -> Result<Option<()>, Violation> {
-        // C1.
-        let header = Header::from_word(self.words.word(self.position).load(RECEIVE));
-        Ok(header.is_valid().then_some(()))
+    /// As [`peek`](Self::peek).
+    #[inline(always)]
+    pub fn take(&mut self) -> Result<Option<Record>, Violation> {
+        let Some(record) = self.peek()? else { return Ok(None) };
+        // What was redelivered had been taken before.
+        if record.end > self.redelivered_until {
+            // Relaxed: only a successor reads it, and what a killed process stored is stored in program order.
+            self.words.cursor().taken.store(record.end, Ordering::Relaxed);
+        }
+        self.position = record.end;
+        Ok(Some(record))
     }
 
     /// Makes the record at `position`, which was taken and not released, the next one again.
     pub fn rewind(&mut self, position: u64) {
         self.position = position;
+        self.lap_end = position;
+    }
+
+    /// Whether a message is published: `Some` if so.
+    ///
+    /// # Errors
+    /// As [`peek`](Self::peek).
+    #[inline(always)]
+    pub fn is_ready(&mut self) -> Result<Option<()>, Violation> {
+        Ok(self.peek()?.map(drop))
     }
 
     /// Looks with `find`, and if there is nothing and `ended` says that nothing will follow, once more.
@@ -377,12 +426,23 @@ impl<W: Words> Reader<W> {
             return Ok(Next::Found(found));
         }
         if !ended() {
-            return Ok(Next::Empty);
+            return Ok(Next::Nothing);
         }
         if cfg!(ringway_mutant = "no_last_look") {
             return Ok(Next::End);
         }
         Ok(find(self)?.map_or(Next::End, Next::Found))
+    }
+
+    /// From a record to the next one of the same length, as it was last.
+    pub fn usual_stride(&self) -> u64 {
+        self.usual.1
+    }
+
+    /// The words of the ring.
+    #[inline(always)]
+    pub fn words(&self) -> &W {
+        &self.words
     }
 
     /// Gives back all records that end at or before `end`, a [`Record::end`].
@@ -399,14 +459,14 @@ impl<W: Words> Reader<W> {
     }
 }
 
-/// What the consumer finds next.
+/// What the consumer will find next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next<T> {
-    /// A message.
+    /// What it looked for.
     Found(T),
     /// Nothing yet.
-    Empty,
-    /// Nothing, and nothing will follow.
+    Nothing,
+    /// Nothing, for good.
     End,
 }
 
@@ -424,10 +484,10 @@ pub fn is_drained(words: &impl Words) -> bool {
 /// # Errors
 /// [`Violation`] if the chain is broken or longer than the ring.
 pub fn walk(words: &impl Words, bounds: Bounds, position: u64, mut visit: impl FnMut(u64)) -> Result<u64, Violation> {
-    let end = position.checked_add(bounds.capacity).ok_or(Violation)?;
-    if !position.is_multiple_of(HEADER) {
+    if !position.is_multiple_of(HEADER) || position >= BEYOND {
         return Err(Violation);
     }
+    let end = position + bounds.capacity;
     let mut position = position;
     while position < end {
         // C1.

@@ -132,7 +132,6 @@ fn cannot_create(source: io::Error, name: &Name, directory: &Path) -> Error {
         (Some(libc::ENOENT), _) => {
             Error::os(source, "create", name).advise(format!("create the directory {} first", directory.display()))
         }
-        (Some(libc::EMFILE), _) => Error::os(source, "create", name).advise("see `ulimit -n`"),
         _ => Error::os(source, "create", name),
     }
 }

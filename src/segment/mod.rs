@@ -11,10 +11,11 @@
 //!
 //! let name = Name::Posix(format!("example-{}", std::process::id()));
 //! let created = Segment::create_new(&name, 8192, 0o600, 0, |start| {
-//!     // Nobody can see the memory before this returns.
+//!     // SAFETY: inside of the segment, aligned, and nobody else can see it before this returns.
 //!     unsafe { start.cast::<u32>().write(42) };
 //! })?;
 //! let opened = Segment::open(&name)?;
+//! // SAFETY: inside of the segment, aligned, and only accessed atomically while others can see it.
 //! let word = unsafe { AtomicU32::from_ptr(opened.as_ptr().cast().as_ptr()) };
 //! assert_eq!(word.load(Ordering::Relaxed), 42);
 //! created.unlink()?;

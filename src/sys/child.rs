@@ -70,6 +70,14 @@ impl Child {
         assert_eq!(self.hear() as char, byte as char);
     }
 
+    /// Returns once it sleeps in a system call.
+    pub fn await_sleep(&self) {
+        let stat = format!("/proc/{}/stat", self.pid);
+        while !std::fs::read_to_string(&stat).unwrap().contains(") S ") {
+            std::thread::yield_now();
+        }
+    }
+
     /// Kills it and waits until it is a zombie.
     pub fn kill_without_reaping(&mut self) {
         self.signal(libc::SIGKILL);

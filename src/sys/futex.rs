@@ -69,14 +69,12 @@ mod tests {
             let word = unsafe { AtomicU32::from_ptr(map.as_mut_ptr().cast()) };
             tell.say(b'r');
             while word.load(Ordering::Acquire) == 0 {
-                wait(word, 0, None).unwrap();
+                wait(word, 0, Some(clock::now() + Duration::from_secs(30))).unwrap();
             }
         });
         child.expect(b'r');
-        // Woken one by one until it was really asleep: whichever way the race goes, it ends.
-        while wake(word, 1).unwrap() == 0 {
-            std::thread::yield_now();
-        }
+        child.await_sleep();
+        assert_eq!(wake(word, 1).unwrap(), 1);
         word.store(1, Ordering::Release);
         wake(word, 1).unwrap();
         child.expect_success();

@@ -26,6 +26,8 @@ pub(crate) enum Fate {
     Gone,
     /// Can't be told from here: it is in another pid namespace, or exiting just now.
     Unknown,
+    /// Can't be told now: this process lacks descriptors or memory to ask.
+    Unasked,
 }
 
 impl ProcessId {
@@ -47,6 +49,7 @@ impl ProcessId {
         match clock::boot_id() {
             Ok(boot_id) if boot_id != self.boot_id => return Fate::Gone,
             Ok(_) if own_namespace().is_ok_and(|own| own == self.pid_namespace) && proc_is_of_own_namespace() => {}
+            Err(e) if is_exhaustion(&e) => return Fate::Unasked,
             _ => return Fate::Unknown,
         }
         match Stat::read(&self.pid.to_string()) {
@@ -56,6 +59,7 @@ impl ProcessId {
             Ok(_) => Fate::Alive,
             // /proc may hide other users' processes (hidepid), so that the last word is kill's.
             Err(_) if no_such_process(self.pid) => Fate::Gone,
+            Err(e) if is_exhaustion(&e) => Fate::Unasked,
             Err(_) => Fate::Unknown,
         }
     }
@@ -64,6 +68,10 @@ impl ProcessId {
 /// The effective user of this process.
 pub(crate) fn user_id() -> u32 {
     nix::unistd::geteuid().as_raw()
+}
+
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
 fn own_namespace() -> io::Result<u64> {

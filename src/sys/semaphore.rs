@@ -74,16 +74,19 @@ mod tests {
     use memmap2::MmapOptions;
 
     #[test]
-    fn a_post_in_one_process_ends_a_wait_in_another() {
+    fn a_post_in_one_process_wakes_a_sleeper_in_another() {
         let file = memfd::create("semaphore", 4096, 0o600).unwrap();
         let map = MmapOptions::new().map_raw(&file).unwrap();
         let sem = map.as_mut_ptr().cast::<sem_t>();
         // SAFETY: a fresh page, aligned and larger than a sem_t.
         unsafe { init(sem) }.unwrap();
-        let mut child = Child::fork(|_| {
+        let mut child = Child::fork(|tell| {
+            tell.say(b'w');
             // SAFETY: made above; the child inherited the mapping.
-            assert!(unsafe { wait(sem, Some(clock::now() + Duration::from_secs(60))) }.unwrap());
+            assert!(unsafe { wait(sem, Some(clock::now() + Duration::from_secs(30))) }.unwrap());
         });
+        child.expect(b'w');
+        child.await_sleep();
         // SAFETY: made above.
         unsafe { post(sem) }.unwrap();
         child.expect_success();

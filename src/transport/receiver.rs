@@ -183,7 +183,7 @@ impl Receiver {
 
     #[inline(always)]
     fn copy_out(&mut self, record: &Record) -> usize {
-        let len = record.length as usize;
+        let len = record.length() as usize;
         if self.buffer.len() < len {
             // Bounded: a record is at most as long as the geometry, which was checked once, allows.
             self.buffer.resize(len, 0);
@@ -195,8 +195,8 @@ impl Receiver {
 
     fn delivery(&self, record: &Record) -> Delivery {
         Delivery {
-            len: record.length as usize,
-            tag: record.tag,
+            len: record.length() as usize,
+            tag: record.tag(),
             sequence: record.position,
             redelivered: self.consumer.is_redelivered(record),
         }
@@ -213,7 +213,7 @@ pub struct Message<'a> {
 impl Message<'_> {
     /// The sender's number for it.
     pub fn tag(&self) -> u32 {
-        self.record.tag
+        self.record.tag()
     }
 
     /// Its position in the ring in bytes: increasing from message to message, over the whole life of the ring.
@@ -232,7 +232,7 @@ impl Deref for Message<'_> {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        &self.receiver.buffer[..self.record.length as usize]
+        &self.receiver.buffer[..self.record.length() as usize]
     }
 }
 
@@ -266,7 +266,7 @@ impl Batch<'_> {
     #[inline(always)]
     fn take(&mut self) -> Option<Record> {
         self.left = self.left.checked_sub(1)?;
-        let record = self.receiver.consumer.next_in_batch()?;
+        let record = self.receiver.consumer.take()?;
         self.receiver.copy_out(&record);
         Some(record)
     }

@@ -180,8 +180,12 @@ impl SendGrant<'_> {
         self.tag = tag;
     }
 
-    /// Sends the first `used` bytes, or all if `used` is more, and returns the message's sequence.
+    /// Sends the first `used` bytes, or all if `used` is more, and returns the message's sequence. In a forked child it
+    /// sends nothing: the grant is its parent's.
     pub fn commit(self, used: usize) -> u64 {
+        if !self.sender.producer.is_usable() {
+            return self.reservation.position();
+        }
         let used = used.min(self.len());
         self.sender.copy_in(self.reservation, &self.sender.buffer[..used]);
         self.sender.producer.commit(self.reservation, used, self.tag)

@@ -1,8 +1,8 @@
 //! How long a spinning endpoint keeps its hands off the line that its peer writes.
 //!
 //! A consumer that has caught up and polls without pause takes the line away from the producer in the middle of each
-//! message. If it pauses until a few messages have gathered it takes them in one go. So: a burst of two or more since
-//! the last pause doubles the pause, a lone message halves it, and a ping-pong runs at the shortest pause.
+//! message. If it pauses until a few messages have gathered it takes them in one go. So: a burst of two or more since it
+//! last caught up doubles the pause, a lone message halves it, and a ping-pong runs at the shortest pause.
 
 /// The shortest pause, in spin hints. One is better than none: the poll gets out of the way of the store it waits for.
 const SHORTEST: u32 = 1;
@@ -12,29 +12,28 @@ const SHORTEST: u32 = 1;
 pub(crate) struct Backoff {
     pause: u32,
     longest: u32,
-    /// Successes since the last pause.
-    burst: u32,
+    /// Where it last caught up.
+    position: u64,
 }
 
 impl Backoff {
     /// Pauses of up to `longest` spin hints.
     pub(crate) fn new(longest: u32) -> Self {
-        Self { pause: SHORTEST, longest: longest.max(SHORTEST), burst: 0 }
+        Self { pause: SHORTEST, longest: longest.max(SHORTEST), position: 0 }
     }
 
-    /// A message was there, or room.
-    #[inline(always)]
-    pub(crate) fn succeeded(&mut self) {
-        self.burst = self.burst.wrapping_add(1);
-    }
-
-    /// Nothing was there: pauses, and says for how many spin hints.
-    pub(crate) fn pause(&mut self) -> u32 {
-        match std::mem::take(&mut self.burst) {
+    /// There is nothing more at `position`; one message is `stride` long.
+    pub(crate) fn caught_up(&mut self, position: u64, stride: u64) {
+        match position.wrapping_sub(std::mem::replace(&mut self.position, position)) {
             0 => {}
-            1 => self.pause = (self.pause / 2).max(SHORTEST),
-            _ => self.pause = (self.pause * 2).min(self.longest),
+            burst if burst >= 2 * stride => self.pause = (self.pause * 2).min(self.longest),
+            _ => self.pause = (self.pause / 2).max(SHORTEST),
         }
+    }
+
+    /// Pauses, and says for how many spin hints.
+    #[inline(always)]
+    pub(crate) fn pause(&self) -> u32 {
         for _ in 0..self.pause {
             std::hint::spin_loop();
         }
@@ -49,8 +48,10 @@ mod tests {
     #[test]
     fn bursts_lengthen_the_pause_and_lone_messages_shorten_it() {
         let mut backoff = Backoff::new(8);
-        let mut after = |messages: u32| {
-            (0..messages).for_each(|_| backoff.succeeded());
+        let mut position = 0;
+        let mut after = |messages: u64| {
+            position += messages * 72;
+            backoff.caught_up(position, 72);
             backoff.pause()
         };
         assert_eq!([2, 5, 2, 9].map(&mut after), [2, 4, 8, 8]);

@@ -34,7 +34,9 @@ pub(crate) struct Sleeper {
 /// What the waiter is to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// Whether the ring has what it waits for, and whether the peer has left.
+    /// Whether the ring has what it waits for.
+    Quick,
+    /// That, and whether the peer has left.
     Ring,
     /// Whether the peer has died.
     Peer,
@@ -74,7 +76,7 @@ impl Sleeper {
 }
 
 impl Sleep for Sleeper {
-    fn wake(&self, epoch: &AtomicU32) {
+    fn wake(self, epoch: &AtomicU32) {
         // There is nobody to tell of an error, and the waiter's slice makes up for it.
         if self.strategy == Wait::Semaphore {
             // SAFETY: the promise to `new`.
@@ -90,7 +92,7 @@ impl Waiting<'_> {
     #[inline(always)]
     pub(crate) fn notify(self) {
         if self.sleeper.strategy != Wait::Spin {
-            self.event.notify(&self.sleeper);
+            self.event.notify(self.sleeper);
         }
     }
 
@@ -98,7 +100,7 @@ impl Waiting<'_> {
     #[inline(always)]
     pub(crate) fn notify_fenced(self) {
         if self.sleeper.strategy != Wait::Spin {
-            self.event.notify_fenced(&self.sleeper);
+            self.event.notify_fenced(self.sleeper);
         }
     }
 
@@ -107,27 +109,27 @@ impl Waiting<'_> {
         self,
         spin: Duration,
         deadline: Option<Duration>,
-        backoff: &mut Backoff,
+        backoff: &Backoff,
         mut look: impl FnMut(Look) -> Option<T>,
     ) -> Option<T> {
+        let sleepy = self.sleeper.strategy != Wait::Spin && (spin.is_zero() || cpu::online() == 1);
+        // Before the clock is read for the first time, which costs as much as a message.
+        if !sleepy && let Some(found) = spin_once(backoff, &mut look) {
+            return Some(found);
+        }
         let start = clock::now();
         let mut look_at_peer = start + SLICE;
         let spin_until = match self.sleeper.strategy {
             Wait::Spin => Duration::MAX,
-            // Nothing happens while we occupy the only core.
-            _ if cpu::online() == 1 => start,
+            _ if sleepy => start,
             _ => start.saturating_add(spin),
         };
         let mut now = start;
         loop {
             let awake = now < spin_until;
             if awake {
-                let mut pauses = 0;
-                while pauses < CLOCK_EVERY {
-                    if let Some(found) = look(Look::Ring) {
-                        return Some(found);
-                    }
-                    pauses += backoff.pause();
+                if let Some(found) = spin_once(backoff, &mut look) {
+                    return Some(found);
                 }
                 if cpu::online() == 1 {
                     std::thread::yield_now();
@@ -157,4 +159,17 @@ impl Waiting<'_> {
             }
         }
     }
+}
+
+/// Looks at the ring between pauses, for as long as may go by without a look at the clock.
+#[inline(always)]
+fn spin_once<T>(backoff: &Backoff, look: &mut impl FnMut(Look) -> Option<T>) -> Option<T> {
+    let mut pauses = 0;
+    while pauses < CLOCK_EVERY {
+        pauses += backoff.pause();
+        if let Some(found) = look(Look::Quick) {
+            return Some(found);
+        }
+    }
+    look(Look::Ring)
 }

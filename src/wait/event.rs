@@ -30,9 +30,9 @@ pub struct Event<'a> {
 }
 
 /// How a waiter sleeps until it is woken.
-pub trait Sleep {
+pub trait Sleep: Copy {
     /// Wakes whoever sleeps on the event.
-    fn wake(&self, epoch: &AtomicU32);
+    fn wake(self, epoch: &AtomicU32);
 }
 
 /// An announced wait, on the epoch it holds.
@@ -48,8 +48,8 @@ impl Announced {
 
 impl Event<'_> {
     /// Notifies the waiter, if there is one, of all that this thread has published.
-    #[inline]
-    pub fn notify(self, sleep: &impl Sleep) {
+    #[inline(always)]
+    pub fn notify(self, sleep: impl Sleep) {
         if !cfg!(ringway_mutant = "notify_unfenced") {
             // N1, pairs with W2.
             fence(Ordering::SeqCst);
@@ -58,8 +58,8 @@ impl Event<'_> {
     }
 
     /// [`notify`](Self::notify) without the fence: what was published just now may be missed until the next call.
-    #[inline]
-    pub fn notify_fenced(self, sleep: &impl Sleep) {
+    #[inline(always)]
+    pub fn notify_fenced(self, sleep: impl Sleep) {
         // N2. Relaxed: the fences order it.
         let waiter = self.waiter.load(Ordering::Relaxed);
         if waiter != 0 {
@@ -68,7 +68,8 @@ impl Event<'_> {
     }
 
     #[cold]
-    fn wake(self, waiter: u32, sleep: &impl Sleep) {
+    #[inline(never)]
+    fn wake(self, waiter: u32, sleep: impl Sleep) {
         // Relaxed: only this side writes it.
         let epoch = self.epoch.load(Ordering::Relaxed) & !1;
         if waiter == epoch | 1 {
@@ -82,7 +83,7 @@ impl Event<'_> {
     /// Announces a wait. The caller must look again whether it has to wait, and may sleep only if so.
     pub fn announce(self) -> Announced {
         // W0, pairs with N3.
-        let epoch = self.epoch.load(Ordering::Acquire) & !1;
+        let epoch = self.epoch.load(Ordering::Acquire);
         // W1. Relaxed: the fence orders it.
         self.waiter.store(epoch | 1, Ordering::Relaxed);
         if !cfg!(ringway_mutant = "announce_unfenced") {
@@ -93,8 +94,7 @@ impl Event<'_> {
     }
 
     /// Ends an announced wait.
-    pub fn retract(self, announced: Announced) {
-        drop(announced);
+    pub fn retract(self, _: Announced) {
         // Relaxed: seen late, it costs the notifier a spare wake.
         self.waiter.store(0, Ordering::Relaxed);
     }

@@ -97,6 +97,10 @@ pub fn tables(results: &[Outcome], cpus: Cpus, canary: Option<f64>) -> String {
             "\nTwo processes share CPU {a}, the only one allowed: nothing that spins was measured, and there is no canary."
         ),
     };
+    if !round_trips.is_empty() {
+        text +=
+            "Percentiles are of single round trips, each with a time stamp (about 25 ns) in it; the mean is without.\n";
+    }
     if results.iter().any(|result| result.moved) {
         text += "~ The CPUs were elsewhere or moved while this was measured: don't compare it with the others.\n";
     }
@@ -201,5 +205,55 @@ fn time(ns: f64) -> String {
         ..1e5 => format!("{:.1} µs", ns / 1e3),
         ..1e7 => format!("{:.0} µs", ns / 1e3),
         _ => format!("{:.0} ms", ns / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringway_harness::stats::Summary;
+
+    use super::*;
+    use crate::bench::rows::{Transport, Wait};
+
+    fn outcome(metric: Metric, moved: bool) -> Outcome {
+        let key = Key {
+            transport: Transport::Shm,
+            ring: Some("spsc/4MiB".to_owned()),
+            wait: Wait::Spin,
+            size: 64,
+            batch: 1,
+            metric,
+        };
+        let ns = Summary { median: 4.126, min: 3.0, max: 9.0, rounds: 7 };
+        Outcome { key, measured: Measured { ns, histogram: None, canary: Some((100.0, 101.0)) }, moved }
+    }
+
+    #[test]
+    fn json_has_the_documented_fields() {
+        assert_eq!(
+            json(&[outcome(Metric::OneWay, false)]).unwrap(),
+            concat!(
+                r#"{"transport":"shm","ring":"spsc/4MiB","wait":"spin","size":64,"batch":1,"metric":"one_way_ns","#,
+                r#""median":4.13,"min":3.0,"max":9.0,"p50":null,"p99":null,"p999":null,"rounds":7,"#,
+                r#""canary_before_ns":100.0,"canary_after_ns":101.0}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
+    fn a_moved_row_is_marked_and_explained() {
+        let cpus = Cpus { sides: [0, 1], allowed: 2 };
+        for metric in [Metric::OneWay, Metric::RoundTrip] {
+            let marks = |moved| tables(&[outcome(metric, moved)], cpus, Some(100.0)).matches('~').count();
+            assert_eq!(marks(false), 0);
+            assert!(marks(true) >= 2, "one at the figure, one at the explanation");
+        }
+    }
+
+    #[test]
+    fn times_have_few_digits() {
+        let texts = [4.126, 101.6, 41_234.0, 412_345.0, 4.1e7].map(time);
+        assert_eq!(texts, ["4.1 ns", "102 ns", "41.2 µs", "412 µs", "41 ms"]);
     }
 }

@@ -197,3 +197,46 @@ fn row<const N: usize, L: Link<N>>(key: Key, link: impl Fn() -> io::Result<L> + 
         Metric::RoundTrip => block::round_trips::<N, L>(pair, Between::Processes, link.clone(), count / 2),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(only: &[Transport], sizes: &[usize], full: bool, two_cpus: bool) -> Vec<Key> {
+        select(only, sizes, full, two_cpus).into_iter().map(|row| row.label).collect()
+    }
+
+    #[test]
+    fn each_transport_is_there_by_default() {
+        let keys = keys(&[], &[], false, true);
+        for transport in [Transport::Shm, Transport::Pipe, Transport::Unix] {
+            for (metric, sizes) in [(Metric::OneWay, &[64, 1 << 10, 4 << 10, 64 << 10][..]), (Metric::RoundTrip, &[64])]
+            {
+                for &size in sizes {
+                    let here = |key: &Key| (key.transport, key.metric, key.size) == (transport, metric, size);
+                    assert!(keys.iter().any(here), "{transport:?} {metric:?} {size}");
+                }
+            }
+        }
+        assert!(keys.iter().any(|key| key.transport == Transport::Futex));
+    }
+
+    #[test]
+    fn the_arguments_narrow() {
+        let narrow = keys(&[Transport::Pipe], &[8], false, true);
+        assert!(!narrow.is_empty() && narrow.iter().all(|key| key.transport == Transport::Pipe && key.size == 8));
+        assert!(keys(&[], &[], true, true).len() > keys(&[], &[], false, true).len());
+    }
+
+    #[test]
+    fn nothing_spins_on_one_cpu() {
+        let alone = keys(&[], &[], true, false);
+        assert!(!alone.is_empty() && alone.iter().all(|key| key.wait != Wait::Spin));
+    }
+
+    #[test]
+    fn messages_fit_their_ring() {
+        assert!(shm(Wait::Spin, SMALL).row(Metric::OneWay, 64 << 10, 1).is_none());
+        assert!(shm(Wait::Spin, LARGE).row(Metric::OneWay, 64 << 10, 1).is_some());
+    }
+}

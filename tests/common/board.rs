@@ -1,0 +1,33 @@
+//! Memory that a test shares with the children it forks: what they write there outlives them.
+
+use ringway::segment::Segment;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Words, all 0 at first.
+pub struct Board {
+    segment: Segment,
+}
+
+impl Board {
+    const WORDS: usize = 256;
+    /// Behind what segments have of their own.
+    const FIRST: usize = 128;
+
+    pub fn new() -> Self {
+        Self { segment: Segment::memfd("board", Self::FIRST + Self::WORDS * 8, 0o600, |_| {}).unwrap() }
+    }
+
+    pub fn word(&self, index: usize) -> &AtomicU64 {
+        assert!(index < Self::WORDS);
+        // SAFETY: inside of the segment, which outlives the reference; aligned, and only accessed atomically.
+        unsafe { AtomicU64::from_ptr(self.segment.as_ptr().add(Self::FIRST + index * 8).cast().as_ptr()) }
+    }
+
+    pub fn get(&self, index: usize) -> u64 {
+        self.word(index).load(Ordering::SeqCst)
+    }
+
+    pub fn set(&self, index: usize, value: u64) {
+        self.word(index).store(value, Ordering::SeqCst);
+    }
+}
