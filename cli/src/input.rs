@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn endless_lines_are_given_up_in_time() {
-        let mut input = Input::new(io::repeat(b'x'), Framing::Lines, 1000);
+        let mut input = Input::new(io::repeat(b'x').take(10 * BUFFER as u64), Framing::Lines, 1000);
         assert!(input.next().unwrap().is_some_and(|piece| piece.len() > 1000));
         assert_eq!(input.buffer.len(), BUFFER);
     }
