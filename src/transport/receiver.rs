@@ -119,7 +119,7 @@ impl Receiver {
     }
 
     /// Waits for a message, then passes up to `max` that are there to `handle`, and returns how many. They count as
-    /// received all at once when this returns; if `handle` panics, those before it do.
+    /// received all at once when this returns; if `handle` panics, those before it do, and its message comes again.
     ///
     /// # Errors
     /// As [`recv`](Self::recv); once there was a message, it is left to the next call.
@@ -128,16 +128,20 @@ impl Receiver {
         struct Handled<'a> {
             receiver: &'a mut Receiver,
             until: Option<u64>,
+            in_hand: Option<Record>,
         }
         impl Drop for Handled<'_> {
             fn drop(&mut self) {
+                if let Some(record) = &self.in_hand {
+                    self.receiver.consumer.untake(record);
+                }
                 if let Some(until) = self.until {
                     self.receiver.consumer.release(until);
                 }
             }
         }
 
-        let mut handled = Handled { receiver: self, until: None };
+        let mut handled = Handled { receiver: self, until: None, in_hand: None };
         for count in 0..max {
             let receiver = &mut *handled.receiver;
             let found = match count {
@@ -147,9 +151,10 @@ impl Receiver {
                     Err(_) => return Ok(count),
                 },
             };
+            handled.in_hand = Some(found);
             let len = receiver.copy_out(&found);
-            let delivery = receiver.delivery(&found);
-            handle(&receiver.buffer[..len], delivery);
+            handle(&receiver.buffer[..len], receiver.delivery(&found));
+            handled.in_hand = None;
             handled.until = Some(found.end);
         }
         Ok(max)
