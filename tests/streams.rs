@@ -6,6 +6,7 @@ use common::payload::Payload;
 use common::{Child, KINDS, Kind, PATIENCE, Scratch, WAITS, alone, dawdle};
 use ringway::spsc::{Consumer, Producer};
 use ringway::{Address, Options, RecvError, SendError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 /// Runs `send` in a child and `receive` here, each with the ring's address; the receiver's end exists first.
@@ -417,4 +418,39 @@ fn messages_iterate_until_the_sender_leaves() {
             assert_eq!(count, 10_000);
         },
     );
+}
+
+#[test]
+fn a_panic_of_the_users_loses_nothing_and_holds_nothing_back() {
+    let _alone = alone();
+    let scratch = Scratch::with(Kind::Shm, "capacity=4KiB");
+    let (mut receiver, mut sender) = (scratch.receiver(), scratch.sender());
+    let quietly = |work: &mut dyn FnMut()| {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        assert!(catch_unwind(AssertUnwindSafe(work)).is_err());
+        std::panic::set_hook(hook);
+    };
+    quietly(&mut || {
+        let mut source = [&[0], &[1]].into_iter();
+        let _ = sender.send_many(std::iter::from_fn(|| Some(source.next().expect("the user's mistake"))));
+    });
+    sender.send(&[2]).unwrap();
+    // What was sent before the panic counts as sent.
+    for number in 0..3 {
+        assert_eq!(receiver.recv_timeout(PATIENCE).unwrap()[..], [number]);
+    }
+
+    assert_eq!(sender.send_many([[0], [1], [2], [3]].iter()), Ok(4));
+    let mut handled = Vec::new();
+    quietly(&mut || {
+        let _ = receiver.recv_many(9, |bytes, _| {
+            assert_ne!(bytes, [2]);
+            handled.push(bytes[0]);
+        });
+    });
+    assert_eq!(handled, [0, 1]);
+    for number in 2..4 {
+        assert_eq!(receiver.recv_timeout(PATIENCE).unwrap()[..], [number], "what was not handled comes again");
+    }
 }

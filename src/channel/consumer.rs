@@ -87,8 +87,8 @@ impl Consumer {
     #[inline]
     pub fn try_recv_batch(&mut self, max: usize) -> Result<ReadBatch<'_>, RecvError> {
         self.end.check()?;
-        if !matches!(self.reader.is_ready(), Ok(Some(()))) {
-            self.look_closer(|reader| reader.is_ready())?;
+        if !matches!(self.reader.peek(), Ok(Some(_))) {
+            self.look_closer(Reader::peek)?;
         }
         Ok(ReadBatch { consumer: self, left: max, taken: false })
     }
@@ -110,7 +110,7 @@ impl Consumer {
     /// As [`recv`](Self::recv).
     #[inline]
     pub fn recv_batch(&mut self, max: usize) -> Result<ReadBatch<'_>, RecvError> {
-        self.wait(None)?;
+        self.peek(None)?;
         Ok(ReadBatch { consumer: self, left: max, taken: false })
     }
 
@@ -139,18 +139,31 @@ impl Consumer {
 
     /// Waits for a message without taking it.
     #[inline(always)]
-    pub(crate) fn wait(&mut self, deadline: Option<Duration>) -> Result<(), RecvError> {
+    pub(crate) fn peek(&mut self, deadline: Option<Duration>) -> Result<Record, RecvError> {
         self.end.check()?;
-        match self.reader.is_ready() {
-            Ok(Some(())) => Ok(()),
-            _ => self.wait_for(deadline, |reader| reader.is_ready()),
+        match self.reader.peek() {
+            Ok(Some(record)) => Ok(record),
+            _ => self.wait_for(deadline, Reader::peek),
         }
+    }
+
+    /// Takes the message that was just peeked at.
+    #[inline(always)]
+    pub(crate) fn accept(&mut self, record: &Record) {
+        self.reader.accept(record);
     }
 
     /// The next message, if there is one. A violation looks like none here: every closer look tells it.
     #[inline(always)]
-    pub(crate) fn take(&mut self) -> Option<Record> {
+    fn take(&mut self) -> Option<Record> {
         self.reader.take().ok()?
+    }
+
+    /// The next message of a batch; none in a forked child, which then is told why when it begins another.
+    #[inline(always)]
+    pub(crate) fn take_in_batch(&mut self) -> Option<Record> {
+        self.end.check().ok()?;
+        self.take()
     }
 
     /// Why there is no message, unless there is one after all.
@@ -164,8 +177,14 @@ impl Consumer {
     fn wait_for<T>(&mut self, deadline: Option<Duration>, find: impl Find<T>) -> Result<T, RecvError> {
         let Self { reader, end, backoff } = self;
         backoff.caught_up(reader.position(), reader.usual_stride());
-        let found = end.wait(deadline, backoff, |end, look| look_for(reader, end, find, look));
-        found.unwrap_or(Err(RecvError::Timeout))
+        match end.wait(deadline, backoff, |end, look| look_for(reader, end, find, look)) {
+            Some(found) => found,
+            // Waits that are all shorter than a slice must find out about the peer, too.
+            None => self.look_closer(find).map_err(|error| match error {
+                RecvError::Empty => RecvError::Timeout,
+                error => error,
+            }),
+        }
     }
 
     /// The payload of a record, to be read by a copy that expects races.
@@ -325,7 +344,7 @@ impl<'b> Iterator for Iter<'b> {
         if *self.left == 0 {
             return None;
         }
-        let record = self.consumer.take()?;
+        let record = self.consumer.take_in_batch()?;
         *self.left -= 1;
         *self.taken = true;
         // SAFETY: as for a ReadGrant; the batch, which releases it, is borrowed as long as the slice lives.

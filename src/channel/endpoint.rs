@@ -22,7 +22,9 @@ pub(crate) struct Endpoint {
     view: View,
     own: NonNull<Side>,
     peer: NonNull<Side>,
-    /// The generation of the process that owns this endpoint, or [`POISONED`]: one comparison tells both.
+    /// The generation of the process that owns this endpoint.
+    owner: u32,
+    /// The same, or [`POISONED`]: one comparison tells both whether this is the owner and whether all is well.
     generation: u32,
     /// On what this side sleeps, and on what it wakes its peer.
     own_sleeper: Sleeper,
@@ -82,10 +84,12 @@ impl Endpoint {
         let told_deaths = peer.deaths();
         // SAFETY: with `wait=sem` the creator of the segment initialised both; the segment is held as long as they are.
         let sleeper = |role| unsafe { Sleeper::new(wait, view.semaphore(role as usize)) };
+        let owner = fork::enter();
         Self {
             own: NonNull::from(side(&view, role)),
             peer: NonNull::from(side(&view, role.peer())),
-            generation: fork::enter(),
+            owner,
+            generation: owner,
             own_sleeper: sleeper(role),
             peer_sleeper: sleeper(role.peer()),
             bounds,
@@ -114,7 +118,7 @@ impl Endpoint {
 
     #[cold]
     fn why_unusable(&self) -> Unusable {
-        if self.generation == POISONED { Unusable::Poisoned } else { Unusable::Fenced }
+        if fork::is_current(self.owner) { Unusable::Poisoned } else { Unusable::Fenced }
     }
 
     /// Latches that the ring holds what no correct peer writes, and tells the peer.

@@ -134,7 +134,7 @@ impl Producer {
     /// Room for one more message of a batch. What may be wrong besides is found when there is none, or at the commit.
     #[inline(always)]
     pub(crate) fn room_in_batch(&mut self, len: usize) -> Option<Reservation> {
-        if len as u64 <= self.end.bounds.max_message { self.room(len) } else { None }
+        if self.is_usable() && len as u64 <= self.end.bounds.max_message { self.room(len) } else { None }
     }
 
     #[inline(always)]
@@ -162,8 +162,14 @@ impl Producer {
         self.publish();
         let Self { writer, end, backoff } = self;
         backoff.caught_up(writer.position(), len);
-        let found = end.wait(deadline, backoff, |end, look| look_for_room(writer, end, len, look));
-        found.unwrap_or(Err(SendError::Timeout))
+        match end.wait(deadline, backoff, |end, look| look_for_room(writer, end, len, look)) {
+            Some(found) => found,
+            // Waits that are all shorter than a slice must find out about the peer, too.
+            None => self.look_closer(len).map_err(|error| match error {
+                SendError::Full => SendError::Timeout,
+                error => error,
+            }),
+        }
     }
 
     /// Whether what was reserved may still be written and committed: not in a forked child, whose parent does.

@@ -386,28 +386,25 @@ impl<W: Words> Reader<W> {
     #[inline(always)]
     pub fn take(&mut self) -> Result<Option<Record>, Violation> {
         let Some(record) = self.peek()? else { return Ok(None) };
+        self.accept(&record);
+        Ok(Some(record))
+    }
+
+    /// Takes the message that was just [`peek`](Self::peek)ed at.
+    #[inline(always)]
+    pub fn accept(&mut self, record: &Record) {
         // What was redelivered had been taken before.
         if record.end > self.redelivered_until {
             // Relaxed: only a successor reads it, and what a killed process stored is stored in program order.
             self.words.cursor().taken.store(record.end, Ordering::Relaxed);
         }
         self.position = record.end;
-        Ok(Some(record))
     }
 
     /// Makes the record at `position`, which was taken and not released, the next one again.
     pub fn rewind(&mut self, position: u64) {
         self.position = position;
         self.lap_end = position;
-    }
-
-    /// Whether a message is published: `Some` if so.
-    ///
-    /// # Errors
-    /// As [`peek`](Self::peek).
-    #[inline(always)]
-    pub fn is_ready(&mut self) -> Result<Option<()>, Violation> {
-        Ok(self.peek()?.map(drop))
     }
 
     /// Looks with `find`, and if there is nothing and `ended` says that nothing will follow, once more.

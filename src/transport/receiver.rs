@@ -106,12 +106,12 @@ impl Receiver {
     /// # Errors
     /// As [`recv`](Self::recv), and [`BufferTooSmall`](RecvError::BufferTooSmall), which leaves the message the next one.
     pub fn recv_into(&mut self, buffer: &mut [u8]) -> Result<Delivery, RecvError> {
-        let record = self.consumer.record(None)?;
+        let record = self.consumer.peek(None)?;
         let delivery = self.delivery(&record);
         if buffer.len() < delivery.len {
-            self.consumer.untake(&record);
             return Err(RecvError::BufferTooSmall { needed: delivery.len });
         }
+        self.consumer.accept(&record);
         // SAFETY: the buffer is large enough and private; the record's bytes are mapped.
         unsafe { copy_racing(buffer.as_mut_ptr(), self.consumer.payload(&record), delivery.len) };
         self.consumer.release(record.end);
@@ -119,7 +119,7 @@ impl Receiver {
     }
 
     /// Waits for a message, then passes up to `max` that are there to `handle`, and returns how many. They count as
-    /// received all at once when this returns; if `handle` panics, those before it do.
+    /// received all at once when this returns; if `handle` panics, those before it do, and its message comes again.
     ///
     /// # Errors
     /// As [`recv`](Self::recv); once there was a message, it is left to the next call.
@@ -128,7 +128,9 @@ impl Receiver {
         let mut count = 0;
         while let Some(record) = batch.take() {
             let delivery = batch.receiver.delivery(&record);
+            batch.in_hand = Some(record);
             handle(&batch.receiver.buffer[..delivery.len], delivery);
+            batch.in_hand = None;
             batch.until = Some(record.end);
             count += 1;
         }
@@ -157,8 +159,8 @@ impl Receiver {
     /// # Errors
     /// As [`recv`](Self::recv).
     pub fn recv_batch(&mut self, max: usize) -> Result<Batch<'_>, RecvError> {
-        self.consumer.wait(None)?;
-        Ok(Batch { receiver: self, left: max, until: None })
+        self.consumer.peek(None)?;
+        Ok(Batch { receiver: self, left: max, until: None, in_hand: None })
     }
 
     /// [`recv_batch`](Self::recv_batch) that waits for at most `timeout`.
@@ -166,13 +168,13 @@ impl Receiver {
     /// # Errors
     /// Also [`Timeout`](RecvError::Timeout).
     pub fn recv_batch_timeout(&mut self, max: usize, timeout: Duration) -> Result<Batch<'_>, RecvError> {
-        self.consumer.wait(Some(deadline_in(timeout)))?;
-        Ok(Batch { receiver: self, left: max, until: None })
+        self.consumer.peek(Some(deadline_in(timeout)))?;
+        Ok(Batch { receiver: self, left: max, until: None, in_hand: None })
     }
 
     /// The messages as they come, each in a vector of its own, until the sender has left. Blocks.
     pub fn messages(&mut self) -> Messages<'_> {
-        Messages { receiver: self }
+        Messages { receiver: self, ended: false }
     }
 
     #[inline(always)]
@@ -182,7 +184,7 @@ impl Receiver {
     }
 
     #[inline(always)]
-    fn copy_out(&mut self, record: &Record) -> usize {
+    fn copy_out(&mut self, record: &Record) {
         let len = record.length() as usize;
         if self.buffer.len() < len {
             // Bounded: a record is at most as long as the geometry, which was checked once, allows.
@@ -190,7 +192,6 @@ impl Receiver {
         }
         // SAFETY: the buffer is large enough and private; the record's bytes are mapped.
         unsafe { copy_racing(self.buffer.as_mut_ptr(), self.consumer.payload(record), len) };
-        len
     }
 
     fn delivery(&self, record: &Record) -> Delivery {
@@ -250,6 +251,8 @@ pub struct Batch<'a> {
     left: usize,
     /// The end of the last message that will count as received.
     until: Option<u64>,
+    /// A message whose handler has not returned: if it panics, the message comes again.
+    in_hand: Option<Record>,
 }
 
 impl Batch<'_> {
@@ -266,7 +269,7 @@ impl Batch<'_> {
     #[inline(always)]
     fn take(&mut self) -> Option<Record> {
         self.left = self.left.checked_sub(1)?;
-        let record = self.receiver.consumer.take()?;
+        let record = self.receiver.consumer.take_in_batch()?;
         self.receiver.copy_out(&record);
         Some(record)
     }
@@ -274,26 +277,36 @@ impl Batch<'_> {
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
+        if let Some(record) = &self.in_hand {
+            self.receiver.consumer.untake(record);
+        }
         if let Some(until) = self.until {
             self.receiver.consumer.release(until);
         }
     }
 }
 
-/// Yields messages until the sender has left: see [`Receiver::messages`].
+/// Yields messages until the sender has left, or an error that will stay: see [`Receiver::messages`].
 #[derive(Debug)]
 pub struct Messages<'a> {
     receiver: &'a mut Receiver,
+    ended: bool,
 }
 
 impl Iterator for Messages<'_> {
     type Item = Result<Vec<u8>, RecvError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
         match self.receiver.recv() {
             Ok(message) => Some(Ok(message.to_vec())),
             Err(RecvError::Closed) => None,
-            Err(error) => Some(Err(error)),
+            Err(error) => {
+                self.ended = matches!(error, RecvError::Fenced | RecvError::Poisoned);
+                Some(Err(error))
+            }
         }
     }
 }

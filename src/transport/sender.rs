@@ -114,21 +114,24 @@ impl Sender {
         &mut self,
         messages: impl IntoIterator<Item = M>,
     ) -> Result<usize, PartialSend> {
+        /// Publishes what was sent, also when `messages` panics: later messages would wait for it.
+        struct Batch<'a>(&'a mut Sender);
+        impl Drop for Batch<'_> {
+            fn drop(&mut self) {
+                self.0.producer.publish();
+            }
+        }
+
+        let batch = Batch(self);
         let mut sent = 0;
         for message in messages {
             let message = message.into();
-            let reservation = match self.producer.reservation(message.payload.len(), None) {
-                Ok(reservation) => reservation,
-                Err(error) => {
-                    self.producer.publish();
-                    return Err(PartialSend { sent, error });
-                }
-            };
-            self.copy_in(reservation, message.payload);
-            self.producer.commit_in_batch(reservation, message.payload.len(), message.tag);
+            let reservation = batch.0.producer.reservation(message.payload.len(), None);
+            let reservation = reservation.map_err(|error| PartialSend { sent, error })?;
+            batch.0.copy_in(reservation, message.payload);
+            batch.0.producer.commit_in_batch(reservation, message.payload.len(), message.tag);
             sent += 1;
         }
-        self.producer.publish();
         Ok(sent)
     }
 

@@ -1,0 +1,147 @@
+//! Waiting costs nothing while nothing happens, and no wake-up is lost.
+
+mod common;
+
+use common::{Child, KINDS, Kind, PATIENCE, Scratch, alone, runs};
+use ringway::{Options, RecvError, SendError, Wait};
+use std::fs;
+use std::time::Duration;
+
+const SLEEPING: [Wait; 2] = [Wait::Futex, Wait::Semaphore];
+
+/// The processor time that this process has used.
+fn used() -> Duration {
+    // SAFETY: all zeros are an rusage.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is a valid place for the answer.
+    assert_eq!(unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut usage) }, 0);
+    let time = |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
+    time(usage.ru_utime) + time(usage.ru_stime)
+}
+
+#[test]
+fn a_second_of_waiting_takes_next_to_no_processor_time() {
+    let _alone = alone();
+    let second = Duration::from_secs(1);
+    let at_most = Duration::from_millis(20);
+    // All at once, each in a process of its own.
+    let mut cases = Vec::new();
+    for kind in KINDS {
+        for wait in SLEEPING {
+            let scratch = Scratch::with(kind, &format!("capacity=4KiB&wait={wait}"));
+            let ends = (scratch.sender(), scratch.receiver());
+            drop(ends.1);
+            let waits_to_receive = Child::fork(|_| {
+                let mut receiver = scratch.receiver();
+                let before = used();
+                assert_eq!(receiver.recv_timeout(second).err(), Some(RecvError::Timeout));
+                let used = used() - before;
+                assert!(used < at_most, "{used:?}");
+            });
+            let full = Scratch::with(kind, &format!("capacity=4KiB&wait={wait}"));
+            let receiver = full.receiver();
+            let waits_to_send = Child::fork(|_| {
+                let mut sender = full.sender();
+                while sender.try_send(b"fill").is_ok() {}
+                let before = used();
+                assert_eq!(sender.send_timeout(b"more", second), Err(SendError::Timeout));
+                let used = used() - before;
+                assert!(used < at_most, "{used:?}");
+            });
+            cases.push(((waits_to_receive, waits_to_send), (scratch, full), (ends.0, receiver)));
+        }
+    }
+    for ((receives, sends), ..) in &mut cases {
+        receives.expect_success();
+        sends.expect_success();
+    }
+}
+
+/// Whether it sleeps, and how often it has been switched out; none once it has ended.
+fn state(child: &Child) -> Option<(bool, Vec<u64>)> {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.pid())).unwrap();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let state = field("State:")?;
+    let switches = ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"];
+    let switches = switches.iter().filter_map(|name| field(name)?.parse().ok()).collect();
+    (!state.starts_with(['Z', 'X'])).then(|| (state.starts_with('S'), switches))
+}
+
+/// Watches two processes of which at least one always has something to do, until both have ended. Counts how often both
+/// slept: then a wake-up was lost, whatever else the machine does, since a process that was woken is runnable even
+/// while it waits for a processor.
+fn both_asleep([a, b]: [&Child; 2]) -> u32 {
+    let mut lost = 0;
+    let mut counted = None;
+    while runs(a) && runs(b) {
+        let both = || Some((state(a)?, state(b)?));
+        let (Some(first), Some(second)) = (both(), both()) else { break };
+        // Neither ran between: they slept at the same time.
+        if first == second && first.0.0 && first.1.0 && counted != Some(first.clone()) {
+            lost += 1;
+            counted = Some(first);
+        }
+        // A lost wake-up lasts a tenth of a second.
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    lost
+}
+
+#[test]
+fn a_ping_pong_of_sleepers_loses_no_wake_up() {
+    let _alone = alone();
+    const ROUNDS: u32 = 100_000;
+    for wait in SLEEPING {
+        let there = Scratch::with(Kind::Shm, &format!("capacity=4KiB&wait={wait}&persist=yes"));
+        let back = Scratch::with(Kind::Shm, &format!("capacity=4KiB&wait={wait}&persist=yes"));
+        let options = Options::new().spin(Duration::ZERO).keep_open(true);
+        let play = |send: &Scratch, recv: &Scratch, serves: bool| {
+            let mut sender = options.sender(&send.address).unwrap();
+            let mut receiver = options.receiver(&recv.address).unwrap();
+            for round in 0..ROUNDS {
+                if serves {
+                    sender.send(&round.to_le_bytes()).unwrap();
+                }
+                assert_eq!(&receiver.recv_timeout(PATIENCE).unwrap()[..], round.to_le_bytes());
+                if !serves {
+                    sender.send(&round.to_le_bytes()).unwrap();
+                }
+            }
+        };
+        let mut one = Child::fork(|_| play(&there, &back, true));
+        let mut other = Child::fork(|_| play(&back, &there, false));
+        let lost = both_asleep([&one, &other]);
+        one.expect_success();
+        other.expect_success();
+        assert_eq!(lost, 0, "{wait}: lost wake-ups in {} sleeps", 2 * ROUNDS);
+    }
+}
+
+#[test]
+fn a_full_and_empty_ring_of_sleepers_loses_no_wake_up() {
+    let _alone = alone();
+    const MESSAGES: u32 = 400_000;
+    for wait in SLEEPING {
+        let scratch = Scratch::with(Kind::Shm, &format!("capacity=4KiB&wait={wait}&persist=yes"));
+        let options = Options::new().spin(Duration::ZERO).keep_open(true);
+        let mut sends = Child::fork(|_| {
+            let mut sender = options.sender(&scratch.address).unwrap();
+            for number in 0..MESSAGES {
+                // So long that a few fill the ring.
+                let mut message = [0; 800];
+                message[..4].copy_from_slice(&number.to_le_bytes());
+                sender.send(&message[..4 + number as usize % 796]).unwrap();
+            }
+        });
+        let mut receives = Child::fork(|_| {
+            let mut receiver = options.receiver(&scratch.address).unwrap();
+            for number in 0..MESSAGES {
+                assert_eq!(receiver.recv_timeout(PATIENCE).unwrap()[..4], number.to_le_bytes());
+            }
+        });
+        let lost = both_asleep([&sends, &receives]);
+        sends.expect_success();
+        receives.expect_success();
+        assert_eq!(lost, 0, "{wait}: lost wake-ups in {MESSAGES} messages");
+    }
+}
