@@ -143,7 +143,7 @@ fn a_ring_goes_with_its_last_user_once_everything_was_received() {
         // A mapped file stays unless told.
         let scratch = Scratch::with(kind, "capacity=4KiB&persist=no");
         drop(scratch.receiver());
-        assert!(scratch.exists(), "no sender has been there yet");
+        assert!(!scratch.exists(), "nobody needs it, and nothing is in it");
 
         let (mut receiver, mut sender) = (scratch.receiver(), scratch.sender());
         sender.send(b"one").unwrap();
