@@ -6,8 +6,8 @@ use common::board::Board;
 use common::{Child, KINDS, Kind, NAMED, PATIENCE, Scratch, alone};
 use ringway::{ErrorKind, Options, PeerState, RecvError, SendError, inspect};
 use std::cell::RefCell;
-use std::io;
 use std::time::Duration;
+use std::{fs, io};
 
 const SHORT: Duration = Duration::from_millis(2);
 /// Longer than the time within which a death is noticed.
@@ -401,9 +401,7 @@ fn processes_in_two_pid_namespaces_share_a_ring() {
         let scratch = Scratch::with(kind, "capacity=4KiB");
         let mut receiver = scratch.receiver();
         let mut outer = Child::fork(|tell| {
-            // SAFETY: only children of this child enter the namespace.
-            let answer = unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID) };
-            assert_eq!(answer, 0, "this test needs namespaces: {}", io::Error::last_os_error());
+            unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID);
             let mut inner = Child::fork(|inner| {
                 assert_eq!(std::process::id(), 1);
                 assert!(matches!(refused(Options::new().receiver(&scratch.address)), ErrorKind::RoleTaken { .. }));
@@ -428,4 +426,57 @@ fn processes_in_two_pid_namespaces_share_a_ring() {
         scratch.sender().send(b"from without").unwrap();
         assert_eq!(&receiver.recv_timeout(PATIENCE).unwrap()[..], b"from without");
     }
+}
+
+#[test]
+fn a_process_in_another_container_is_alive() {
+    let _alone = alone();
+    for enter in [enter_another_time, enter_another_boot] {
+        for kind in NAMED {
+            let scratch = Scratch::with(kind, "capacity=4KiB");
+            let mut receiver = scratch.receiver();
+            let mut outer = Child::fork(|tell| {
+                enter();
+                let mut inner = Child::fork(|inner| {
+                    let sender = scratch.sender();
+                    assert!(matches!(sender.peer(), PeerState::Alive { .. }), "{:?}", sender.peer());
+                    assert!(matches!(refused(Options::new().receiver(&scratch.address)), ErrorKind::RoleTaken { .. }));
+                    inner.say(b'i');
+                    inner.sleep_until_killed()
+                });
+                inner.expect(b'i');
+                tell.say(b'o');
+                tell.sleep_until_killed()
+            });
+            outer.expect(b'o');
+            assert!(matches!(receiver.peer(), PeerState::Alive { .. }), "{kind:?}: {:?}", receiver.peer());
+            assert!(matches!(refused(Options::new().sender(&scratch.address)), ErrorKind::RoleTaken { .. }));
+            // The end of its parent ends the inner one.
+            drop(outer);
+            assert_eq!(receiver.recv_timeout(PATIENCE).err(), Some(RecvError::PeerDied), "{kind:?}");
+        }
+    }
+}
+
+/// The children forked from now on see a clock of their own.
+fn enter_another_time() {
+    unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWTIME);
+    fs::write("/proc/self/timens_offsets", "boottime 1000 0").unwrap();
+}
+
+/// From now on this process and its children see another boot id.
+fn enter_another_boot() {
+    unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS);
+    // A new number at each look.
+    let (own, other) = (c"/proc/sys/kernel/random/boot_id", c"/proc/sys/kernel/random/uuid");
+    // SAFETY: the strings are valid for the call.
+    let answer =
+        unsafe { libc::mount(other.as_ptr(), own.as_ptr(), std::ptr::null(), libc::MS_BIND, std::ptr::null()) };
+    assert_eq!(answer, 0, "bind mount: {}", io::Error::last_os_error());
+}
+
+fn unshare(namespaces: libc::c_int) {
+    // SAFETY: the caller is a forked child with one thread.
+    let answer = unsafe { libc::unshare(namespaces) };
+    assert_eq!(answer, 0, "this test needs namespaces: {}", io::Error::last_os_error());
 }
