@@ -90,6 +90,11 @@ impl Error {
         self
     }
 
+    /// Whether somebody removed the segment after it had been opened; one that was never there is another matter.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.source.as_ref().and_then(io::Error::raw_os_error) == Some(libc::EIDRM)
+    }
+
     /// What went wrong, for `match`.
     pub fn kind(&self) -> ErrorKind {
         self.kind

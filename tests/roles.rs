@@ -4,6 +4,7 @@ mod common;
 
 use common::board::Board;
 use common::{Child, KINDS, Kind, NAMED, PATIENCE, Scratch, alone};
+use ringway::segment::remove;
 use ringway::{ErrorKind, Options, PeerState, RecvError, SendError, inspect};
 use std::cell::RefCell;
 use std::time::Duration;
@@ -479,4 +480,25 @@ fn unshare(namespaces: libc::c_int) {
     // SAFETY: the caller is a forked child with one thread.
     let answer = unsafe { libc::unshare(namespaces) };
     assert_eq!(answer, 0, "this test needs namespaces: {}", io::Error::last_os_error());
+}
+
+#[test]
+fn a_death_is_noticed_though_the_ring_was_removed() {
+    let _alone = alone();
+    for kind in NAMED {
+        let scratch = Scratch::with(kind, "capacity=4KiB");
+        let mut receiver = scratch.receiver();
+        let mut child = Child::fork(|tell| {
+            let _sender = scratch.sender();
+            tell.say(b's');
+            tell.sleep_until_killed()
+        });
+        child.expect(b's');
+        remove(scratch.name().unwrap()).unwrap();
+        let pid = child.pid();
+        assert_eq!(receiver.peer(), PeerState::Alive { pid }, "{kind:?}");
+        drop(child);
+        assert_eq!(receiver.peer(), PeerState::Dead { pid }, "{kind:?}");
+        assert_eq!(receiver.recv_timeout(PATIENCE).err(), Some(RecvError::PeerDied), "{kind:?}");
+    }
 }

@@ -137,7 +137,12 @@ fn present(participant: &Participant, role: Role, locks: &Locks) -> Result<Statu
         start_time: participant.start_time.load(Ordering::Relaxed),
     };
     // The lock first, the process after: see `ProcessId::fate`.
-    let held = role.locks().contains(&lock) && locks.is_held(lock)?;
+    let held = role.locks().contains(&lock)
+        && match locks.is_held(lock) {
+            // Those who have a removed ring open still use it, but System V takes the locks away with the name.
+            Err(e) if e.is_removed() => true,
+            answer => answer?,
+        };
     Ok(match (held, process.fate()) {
         (true, Fate::Gone) => Status::Dead { pid },
         (true, Fate::Alive | Fate::Unknown | Fate::Unasked) => Status::Alive { pid },
