@@ -310,6 +310,18 @@ fn what_can_not_be_opened_is_said_clearly() {
 }
 
 #[test]
+fn a_place_that_is_missing_is_named() {
+    for (address, said) in [
+        ("file:///no/such/directory/ring", "create the directory /no/such/directory first"),
+        ("sysv:///no/such/file?id=3", "/no/such/file"),
+    ] {
+        let error = Options::new().sender(&address.parse().unwrap()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains(said) && !error.to_string().contains("keeps removing"), "{error}");
+    }
+}
+
+#[test]
 fn one_that_may_not_remove_a_ring_leaves_it() {
     let _alone = alone();
     let directory = TemporaryDirectory::new();
