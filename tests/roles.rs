@@ -395,6 +395,56 @@ fn a_joiner_without_descriptors_to_spare_robs_nobody() {
     }
 }
 
+/// Before it creates a ring, that is: otherwise it would leave one that nobody uses.
+#[test]
+fn a_creator_fails_before_or_succeeds() {
+    let _alone = alone();
+    for kind in NAMED {
+        let mut seen = [false; 2];
+        for spare in 0..8 {
+            let scratch = Scratch::with(kind, "capacity=4KiB&persist=yes");
+            let mut child = Child::fork(|tell| {
+                let next = io::pipe().map(|(read, _)| std::os::fd::AsRawFd::as_raw_fd(&read)).unwrap();
+                let limit = libc::rlimit { rlim_cur: next as u64 + spare, rlim_max: next as u64 + spare };
+                // SAFETY: the limit is a local.
+                assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+                let answer = Options::new().create_new().sender(&scratch.address);
+                tell.say(answer.is_ok().into());
+                if answer.is_err() {
+                    assert_eq!(refused(answer), ErrorKind::NoSpace);
+                }
+            });
+            let created = child.hear() == 1;
+            child.expect_success();
+            assert_eq!(scratch.exists(), created, "{kind:?} with {spare} descriptors");
+            seen[usize::from(created)] = true;
+        }
+        assert_eq!(seen, [true; 2], "{kind:?}");
+    }
+}
+
+#[test]
+fn without_proc_nobody_joins_and_nothing_is_left() {
+    let _alone = alone();
+    for kind in KINDS {
+        let scratch = Scratch::with(kind, "capacity=4KiB");
+        Child::fork(|_| {
+            unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS);
+            let (nowhere, none) = (c"tmpfs".as_ptr(), std::ptr::null());
+            // SAFETY: the strings are valid for the call.
+            let answer = unsafe { libc::mount(nowhere, c"/proc".as_ptr(), nowhere, 0, none) };
+            assert_eq!(answer, 0, "hide /proc: {}", io::Error::last_os_error());
+            let errors = [Options::new().sender(&scratch.address).err(), ringway::spsc::channel(&Options::new()).err()];
+            for error in errors {
+                let error = error.expect("it was let in").to_string();
+                assert!(error.contains("ringway needs /proc"), "{kind:?}: {error}");
+            }
+        })
+        .expect_success();
+        assert!(kind == Kind::Anon || !scratch.exists(), "{kind:?}");
+    }
+}
+
 #[test]
 fn processes_in_two_pid_namespaces_share_a_ring() {
     let _alone = alone();
