@@ -1,6 +1,6 @@
 //! Taking a role, and giving it up.
 
-use super::{LOCKS, MEMBERSHIP, Role, Status, Tenure, status};
+use super::{MEMBERSHIP, Role, Status, Tenure, status};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::View;
 use crate::segment::{Locks, Segment};
@@ -95,5 +95,3 @@ fn is_abandoned(view: &View, locks: &Locks) -> bool {
     let free = |role| matches!(status(view, role, locks), Ok((_, Status::Vacant | Status::Left | Status::Dead { .. })));
     free(Role::Producer) && free(Role::Consumer) && crate::ring::spsc::is_drained(view)
 }
-
-static_assertions::const_assert!(LOCKS > MEMBERSHIP);
