@@ -90,6 +90,17 @@ impl Error {
         self
     }
 
+    /// The segment was removed after it had been opened.
+    pub(crate) fn removed(tried: impl Into<String>, object: impl fmt::Display) -> Self {
+        Self::os(io::Error::from_raw_os_error(libc::EIDRM), tried, object)
+            .advise("something keeps removing it as soon as it is there")
+    }
+
+    /// Whether somebody removed the segment after it had been opened; one that was never there is another matter.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.source.as_ref().and_then(io::Error::raw_os_error) == Some(libc::EIDRM)
+    }
+
     /// What went wrong, for `match`.
     pub fn kind(&self) -> ErrorKind {
         self.kind

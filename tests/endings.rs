@@ -310,6 +310,32 @@ fn what_can_not_be_opened_is_said_clearly() {
 }
 
 #[test]
+fn contradictions_are_shown_as_they_are_written() {
+    for (address, options, said) in [
+        ("anon:x?capacity=8KiB", Options::new().capacity(4096), ["capacity=8KiB", "say 4KiB"]),
+        ("shm:///x?perm=0600", Options::new().perm(0o644), ["perm=0600", "say 0644"]),
+        ("shm:///x?persist=yes", Options::new().persist(false), ["persist=yes", "say no"]),
+    ] {
+        let error = options.sender(&address.parse().unwrap()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        let advice = error.to_string().split_once("; ").unwrap().1.to_owned();
+        assert!(said.iter().all(|said| advice.contains(said)), "{error}");
+    }
+}
+
+#[test]
+fn a_place_that_is_missing_is_named() {
+    for (address, said) in [
+        ("file:///no/such/directory/ring", "create the directory /no/such/directory first"),
+        ("sysv:///no/such/file?id=3", "/no/such/file"),
+    ] {
+        let error = Options::new().sender(&address.parse().unwrap()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains(said) && !error.to_string().contains("keeps removing"), "{error}");
+    }
+}
+
+#[test]
 fn one_that_may_not_remove_a_ring_leaves_it() {
     let _alone = alone();
     let directory = TemporaryDirectory::new();

@@ -4,10 +4,11 @@ mod common;
 
 use common::board::Board;
 use common::{Child, KINDS, Kind, NAMED, PATIENCE, Scratch, alone};
+use ringway::segment::remove;
 use ringway::{ErrorKind, Options, PeerState, RecvError, SendError, inspect};
 use std::cell::RefCell;
-use std::io;
 use std::time::Duration;
+use std::{fs, io};
 
 const SHORT: Duration = Duration::from_millis(2);
 /// Longer than the time within which a death is noticed.
@@ -394,6 +395,56 @@ fn a_joiner_without_descriptors_to_spare_robs_nobody() {
     }
 }
 
+/// Before it creates a ring, that is: otherwise it would leave one that nobody uses.
+#[test]
+fn a_creator_fails_before_or_succeeds() {
+    let _alone = alone();
+    for kind in NAMED {
+        let mut seen = [false; 2];
+        for spare in 0..8 {
+            let scratch = Scratch::with(kind, "capacity=4KiB&persist=yes");
+            let mut child = Child::fork(|tell| {
+                let next = io::pipe().map(|(read, _)| std::os::fd::AsRawFd::as_raw_fd(&read)).unwrap();
+                let limit = libc::rlimit { rlim_cur: next as u64 + spare, rlim_max: next as u64 + spare };
+                // SAFETY: the limit is a local.
+                assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+                let answer = Options::new().create_new().sender(&scratch.address);
+                tell.say(answer.is_ok().into());
+                if answer.is_err() {
+                    assert_eq!(refused(answer), ErrorKind::NoSpace);
+                }
+            });
+            let created = child.hear() == 1;
+            child.expect_success();
+            assert_eq!(scratch.exists(), created, "{kind:?} with {spare} descriptors");
+            seen[usize::from(created)] = true;
+        }
+        assert_eq!(seen, [true; 2], "{kind:?}");
+    }
+}
+
+#[test]
+fn without_proc_nobody_joins_and_nothing_is_left() {
+    let _alone = alone();
+    for kind in KINDS {
+        let scratch = Scratch::with(kind, "capacity=4KiB");
+        Child::fork(|_| {
+            unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS);
+            let (nowhere, none) = (c"tmpfs".as_ptr(), std::ptr::null());
+            // SAFETY: the strings are valid for the call.
+            let answer = unsafe { libc::mount(nowhere, c"/proc".as_ptr(), nowhere, 0, none) };
+            assert_eq!(answer, 0, "hide /proc: {}", io::Error::last_os_error());
+            let errors = [Options::new().sender(&scratch.address).err(), ringway::spsc::channel(&Options::new()).err()];
+            for error in errors {
+                let error = error.expect("it was let in").to_string();
+                assert!(error.contains("ringway needs /proc"), "{kind:?}: {error}");
+            }
+        })
+        .expect_success();
+        assert!(kind == Kind::Anon || !scratch.exists(), "{kind:?}");
+    }
+}
+
 #[test]
 fn processes_in_two_pid_namespaces_share_a_ring() {
     let _alone = alone();
@@ -401,9 +452,7 @@ fn processes_in_two_pid_namespaces_share_a_ring() {
         let scratch = Scratch::with(kind, "capacity=4KiB");
         let mut receiver = scratch.receiver();
         let mut outer = Child::fork(|tell| {
-            // SAFETY: only children of this child enter the namespace.
-            let answer = unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID) };
-            assert_eq!(answer, 0, "this test needs namespaces: {}", io::Error::last_os_error());
+            unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID);
             let mut inner = Child::fork(|inner| {
                 assert_eq!(std::process::id(), 1);
                 assert!(matches!(refused(Options::new().receiver(&scratch.address)), ErrorKind::RoleTaken { .. }));
@@ -427,5 +476,79 @@ fn processes_in_two_pid_namespaces_share_a_ring() {
         assert_eq!(receiver.recv_timeout(PATIENCE).err(), Some(RecvError::PeerDied), "{kind:?}");
         scratch.sender().send(b"from without").unwrap();
         assert_eq!(&receiver.recv_timeout(PATIENCE).unwrap()[..], b"from without");
+    }
+}
+
+#[test]
+fn a_process_in_another_container_is_alive() {
+    let _alone = alone();
+    for enter in [enter_another_time, enter_another_boot] {
+        for kind in NAMED {
+            let scratch = Scratch::with(kind, "capacity=4KiB");
+            let mut receiver = scratch.receiver();
+            let mut outer = Child::fork(|tell| {
+                enter();
+                let mut inner = Child::fork(|inner| {
+                    let sender = scratch.sender();
+                    assert!(matches!(sender.peer(), PeerState::Alive { .. }), "{:?}", sender.peer());
+                    assert!(matches!(refused(Options::new().receiver(&scratch.address)), ErrorKind::RoleTaken { .. }));
+                    inner.say(b'i');
+                    inner.sleep_until_killed()
+                });
+                inner.expect(b'i');
+                tell.say(b'o');
+                tell.sleep_until_killed()
+            });
+            outer.expect(b'o');
+            assert!(matches!(receiver.peer(), PeerState::Alive { .. }), "{kind:?}: {:?}", receiver.peer());
+            assert!(matches!(refused(Options::new().sender(&scratch.address)), ErrorKind::RoleTaken { .. }));
+            // The end of its parent ends the inner one.
+            drop(outer);
+            assert_eq!(receiver.recv_timeout(PATIENCE).err(), Some(RecvError::PeerDied), "{kind:?}");
+        }
+    }
+}
+
+/// The children forked from now on see a clock of their own.
+fn enter_another_time() {
+    unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWTIME);
+    fs::write("/proc/self/timens_offsets", "boottime 1000 0").unwrap();
+}
+
+/// From now on this process and its children see another boot id.
+fn enter_another_boot() {
+    unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS);
+    // A new number at each look.
+    let (own, other) = (c"/proc/sys/kernel/random/boot_id", c"/proc/sys/kernel/random/uuid");
+    // SAFETY: the strings are valid for the call.
+    let answer =
+        unsafe { libc::mount(other.as_ptr(), own.as_ptr(), std::ptr::null(), libc::MS_BIND, std::ptr::null()) };
+    assert_eq!(answer, 0, "bind mount: {}", io::Error::last_os_error());
+}
+
+fn unshare(namespaces: libc::c_int) {
+    // SAFETY: the caller is a forked child with one thread.
+    let answer = unsafe { libc::unshare(namespaces) };
+    assert_eq!(answer, 0, "this test needs namespaces: {}", io::Error::last_os_error());
+}
+
+#[test]
+fn a_death_is_noticed_though_the_ring_was_removed() {
+    let _alone = alone();
+    for kind in NAMED {
+        let scratch = Scratch::with(kind, "capacity=4KiB");
+        let mut receiver = scratch.receiver();
+        let mut child = Child::fork(|tell| {
+            let _sender = scratch.sender();
+            tell.say(b's');
+            tell.sleep_until_killed()
+        });
+        child.expect(b's');
+        remove(scratch.name().unwrap()).unwrap();
+        let pid = child.pid();
+        assert_eq!(receiver.peer(), PeerState::Alive { pid }, "{kind:?}");
+        drop(child);
+        assert_eq!(receiver.peer(), PeerState::Dead { pid }, "{kind:?}");
+        assert_eq!(receiver.recv_timeout(PATIENCE).err(), Some(RecvError::PeerDied), "{kind:?}");
     }
 }

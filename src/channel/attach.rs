@@ -13,12 +13,13 @@ use crate::liveness::{LOCKS, Role, join};
 use crate::primitive::Ordering;
 use crate::ring::spsc::{Reader, Resume, Violation, Writer};
 use crate::segment::{Name, Segment};
+use crate::sys::process::ProcessId;
 use crate::sys::semaphore;
 use crate::units::ByteSize;
 use crate::wait::Backoff;
 
-/// A segment that is removed by others each time after it was opened.
-const REMOVED_AT_MOST: usize = 1000;
+/// How often to open a segment that others remove each time after it was opened.
+const ATTEMPTS: usize = 1000;
 /// The longest pause of a consumer that keeps catching up, in spin hints.
 const LONGEST_PAUSE: u32 = 128;
 
@@ -66,38 +67,39 @@ pub(crate) fn make(
 
 /// Attaches to the ring at `place`, which is created if it has to be and may be.
 pub(crate) fn attach(place: Place, options: &Options, role: Role) -> Result<Attachment> {
-    // Each round follows a removal by somebody else.
-    for _ in 0..REMOVED_AT_MOST {
-        let segment = match place {
-            Place::Made(segment) => Arc::clone(segment),
-            Place::Named(name) => match enter(name, options) {
-                // System V alone can lose it between opening and locking.
-                Err(e) if e.kind() == ErrorKind::NotFound && options.existence != Existence::Open => continue,
-                segment => Arc::new(segment?),
-            },
-        };
-        let geometry = check(&segment, options)?;
-        // SAFETY: the geometry is that of the segment, which the endpoint holds as long as the view.
-        let view = unsafe { View::new(segment.as_ptr(), &geometry) };
-        refuse_poisoned(&view, &segment)?;
-        let seat = match join(&segment, &view, role, geometry.persist) {
-            Ok(Some(seat)) => seat,
-            Ok(None) => continue,
-            Err(e) if e.kind() == ErrorKind::NotFound => continue,
-            Err(e) => return Err(e),
-        };
-        let behaviour = Behaviour { spin: options.spin, keep_open: options.keep_open };
-        let ring = (geometry.bounds, geometry.wait, geometry.persist);
-        // SAFETY: the view is of this segment and geometry.
-        let end = unsafe { Endpoint::new(segment, view, ring, role, seat, behaviour) };
-        let longest = match options.profile {
-            Profile::Throughput => LONGEST_PAUSE,
-            Profile::Latency => 1,
-        };
-        return Ok(Attachment { end, view, backoff: Backoff::new(longest), takeover: options.takeover });
+    // Before anything is created, since it may fail.
+    let me = ProcessId::current().map_err(|e| {
+        Error::os(e, "identify this process in", "/proc").advise("ringway needs /proc to tell the living from the dead")
+    })?;
+    let mut more = 1..ATTEMPTS;
+    loop {
+        match attempt(place, options, role, &me) {
+            // Each further round follows a removal by somebody else.
+            Err(e) if e.is_removed() && more.next().is_some() => {}
+            answer => return answer,
+        }
     }
-    let Place::Named(name) = place else { unreachable!("a segment without a name is never removed") };
-    Err(Error::new(ErrorKind::NotFound, "attach to", name).advise("something keeps removing it as soon as it is there"))
+}
+
+fn attempt(place: Place, options: &Options, role: Role, me: &ProcessId) -> Result<Attachment> {
+    let segment = match place {
+        Place::Made(segment) => Arc::clone(segment),
+        Place::Named(name) => Arc::new(enter(name, options)?),
+    };
+    let geometry = check(&segment, options)?;
+    // SAFETY: the geometry is that of the segment, which the endpoint holds as long as the view.
+    let view = unsafe { View::new(segment.as_ptr(), &geometry) };
+    refuse_poisoned(&view, &segment)?;
+    let seat = join(&segment, &view, role, me, geometry.persist)?;
+    let behaviour = Behaviour { spin: options.spin, keep_open: options.keep_open };
+    let ring = (geometry.bounds, geometry.wait, geometry.persist);
+    // SAFETY: the view is of this segment and geometry.
+    let end = unsafe { Endpoint::new(segment, view, ring, role, seat, behaviour) };
+    let longest = match options.profile {
+        Profile::Throughput => LONGEST_PAUSE,
+        Profile::Latency => 1,
+    };
+    Ok(Attachment { end, view, backoff: Backoff::new(longest), takeover: options.takeover })
 }
 
 impl Attachment {

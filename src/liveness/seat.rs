@@ -1,6 +1,6 @@
 //! Taking a role, and giving it up.
 
-use super::{LOCKS, MEMBERSHIP, Role, Status, Tenure, status};
+use super::{MEMBERSHIP, Role, Status, Tenure, status};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::View;
 use crate::segment::{Locks, Segment};
@@ -14,30 +14,27 @@ pub(crate) struct Seat {
     lock: u32,
 }
 
-/// Takes `role`, after its last holder has left or died. `None` if the segment's name no longer leads to it: it was
-/// removed after it had been opened, and the caller has to start over.
+/// Takes `role` for this process, after its last holder has left or died.
 ///
-/// Waits for others that are joining. Fails with [`ErrorKind::RoleTaken`] or [`ErrorKind::Quarantined`].
-pub(crate) fn join(segment: &Segment, view: &View, role: Role, persist: bool) -> Result<Option<Seat>> {
-    let me = ProcessId::current().map_err(|e| {
-        Error::os(e, "identify this process in", "/proc").advise("ringway needs /proc to tell the living from the dead")
-    })?;
+/// Waits for others that are joining. Fails with [`ErrorKind::RoleTaken`] or [`ErrorKind::Quarantined`]; and if the
+/// segment was removed after it had been opened, with an error that [is just that](Error::is_removed): then start over.
+pub(crate) fn join(segment: &Segment, view: &View, role: Role, me: &ProcessId, persist: bool) -> Result<Seat> {
     let locks = segment.locks()?;
     locks.acquire(MEMBERSHIP)?;
-    let seat = join_locked(segment, view, role, &me, &locks);
+    let seat = join_locked(segment, view, role, me, &locks);
     locks.release(MEMBERSHIP);
     if seat.is_err() {
         // Whoever left meanwhile could not remove the segment, because we had the lock.
         remove_if_abandoned(segment, view, persist, &locks);
     }
-    Ok(seat?.map(|lock| Seat { role, locks, lock }))
+    seat.map(|lock| Seat { role, locks, lock })
 }
 
-fn join_locked(segment: &Segment, view: &View, role: Role, me: &ProcessId, locks: &Locks) -> Result<Option<u32>> {
-    if !segment.is_current()? {
-        return Ok(None);
-    }
+fn join_locked(segment: &Segment, view: &View, role: Role, me: &ProcessId, locks: &Locks) -> Result<u32> {
     let tried = || format!("become the {role} of");
+    if !segment.is_current()? {
+        return Err(Error::removed(tried(), segment));
+    }
     match status(view, role, locks)?.1 {
         Status::Vacant | Status::Left | Status::Dead { .. } => {}
         Status::Alive { pid } => {
@@ -52,7 +49,7 @@ fn join_locked(segment: &Segment, view: &View, role: Role, me: &ProcessId, locks
     for lock in role.locks() {
         if locks.try_acquire(lock)? {
             Tenure::record_joined(role.participant(view), me, lock);
-            return Ok(Some(lock));
+            return Ok(lock);
         }
     }
     Err(Error::new(ErrorKind::NoSpace, tried(), segment)
@@ -98,5 +95,3 @@ fn is_abandoned(view: &View, locks: &Locks) -> bool {
     let free = |role| matches!(status(view, role, locks), Ok((_, Status::Vacant | Status::Left | Status::Dead { .. })));
     free(Role::Producer) && free(Role::Consumer) && crate::ring::spsc::is_drained(view)
 }
-
-static_assertions::const_assert!(LOCKS > MEMBERSHIP);

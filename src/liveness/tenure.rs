@@ -60,15 +60,13 @@ impl Tenure {
     /// The caller holds the membership lock and `lock`, and has found the role free.
     pub(super) fn record_joined(participant: &Participant, me: &ProcessId, lock: u32) {
         let last = Self::load(participant);
-        let [a, b] =
-            [&me.boot_id[..8], &me.boot_id[8..]].map(|half| u64::from_le_bytes(half.try_into().unwrap_or([0; 8])));
         // Relaxed: published by the store of the tenure.
         participant.lock.store(lock, Ordering::Relaxed);
         participant.pid.store(me.pid, Ordering::Relaxed);
         participant.pid_namespace.store(me.pid_namespace, Ordering::Relaxed);
         participant.start_time.store(me.start_time, Ordering::Relaxed);
-        participant.boot_id[0].store(a, Ordering::Relaxed);
-        participant.boot_id[1].store(b, Ordering::Relaxed);
+        participant.boot_id[0].store(me.boot_id[0], Ordering::Relaxed);
+        participant.boot_id[1].store(me.boot_id[1], Ordering::Relaxed);
         let deaths = last.deaths() + u32::from(last.state() == State::Present);
         let next = Self::new(last.generation().wrapping_add(1), deaths, State::Present);
         // Pairs with `load`.
@@ -111,7 +109,7 @@ pub(crate) enum Status {
 pub(crate) fn status(view: &View, role: Role, locks: &Locks) -> Result<(Tenure, Status)> {
     let participant = role.participant(view);
     let mut tenure = Tenure::load(participant);
-    // A record that changes under us belongs to somebody who joins or leaves right now, under a lock; twice is plenty.
+    // A record that changes under us belongs to somebody who joins or leaves right now, under a lock: few do while we look.
     for _ in 0..4 {
         let status = match tenure.state() {
             State::Vacant => Status::Vacant,
@@ -131,19 +129,20 @@ pub(crate) fn status(view: &View, role: Role, locks: &Locks) -> Result<(Tenure, 
 fn present(participant: &Participant, role: Role, locks: &Locks) -> Result<Status> {
     // Relaxed: ordered behind the load of the tenure that the caller made; checked by its second load.
     let lock = participant.lock.load(Ordering::Relaxed);
-    let [a, b] = [0, 1].map(|i| participant.boot_id[i].load(Ordering::Relaxed).to_le_bytes());
-    let mut boot_id = [0; 16];
-    boot_id[..8].copy_from_slice(&a);
-    boot_id[8..].copy_from_slice(&b);
     let pid = participant.pid.load(Ordering::Relaxed);
     let process = ProcessId {
-        boot_id,
+        boot_id: [0, 1].map(|i| participant.boot_id[i].load(Ordering::Relaxed)),
         pid_namespace: participant.pid_namespace.load(Ordering::Relaxed),
         pid,
         start_time: participant.start_time.load(Ordering::Relaxed),
     };
     // The lock first, the process after: see `ProcessId::fate`.
-    let held = role.locks().contains(&lock) && locks.is_held(lock)?;
+    let held = role.locks().contains(&lock)
+        && match locks.is_held(lock) {
+            // Those who have a removed ring open still use it, but System V takes the locks away with the name.
+            Err(e) if e.is_removed() => true,
+            answer => answer?,
+        };
     Ok(match (held, process.fate()) {
         (true, Fate::Gone) => Status::Dead { pid },
         (true, Fate::Alive | Fate::Unknown | Fate::Unasked) => Status::Alive { pid },
@@ -159,6 +158,8 @@ fn present(participant: &Participant, role: Role, locks: &Locks) -> Result<Statu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::primitive::{AtomicU32, AtomicU64};
+    use crate::segment::Segment;
 
     #[test]
     fn a_tenure_holds_its_extremes() {
@@ -169,5 +170,40 @@ mod tests {
             }
         }
         assert_eq!(Tenure(0).state(), State::Vacant, "fresh memory");
+    }
+
+    #[test]
+    fn the_lock_and_the_process_decide_together() {
+        let segment = Segment::heap(4096, |_| {}).unwrap();
+        let [holder, judge] = [(); 2].map(|()| segment.locks().unwrap());
+        let role = Role::Consumer;
+        let [held, free] = [role.locks().start, role.locks().start + 1];
+        assert!(holder.try_acquire(held).unwrap());
+        let me = ProcessId::current().unwrap();
+        let pid = me.pid;
+        let (alive, dead) = (Status::Alive { pid }, Status::Dead { pid });
+        for (process, when_held, when_free) in [
+            (me, alive, Status::Quarantined { pid }),
+            (ProcessId { start_time: me.start_time + 1, ..me }, dead, dead),
+            (ProcessId { boot_id: [7; 2], ..me }, alive, dead),
+            (ProcessId { pid_namespace: 1, ..me }, alive, dead),
+        ] {
+            let judged = |lock| {
+                let zero = || AtomicU64::new(0);
+                let participant = Participant {
+                    tenure: zero(),
+                    lock: AtomicU32::new(0),
+                    pid: AtomicU32::new(0),
+                    pid_namespace: zero(),
+                    start_time: zero(),
+                    boot_id: [zero(), zero()],
+                };
+                Tenure::record_joined(&participant, &process, lock);
+                present(&participant, role, &judge).unwrap()
+            };
+            assert_eq!((judged(held), judged(free)), (when_held, when_free), "{process:?}");
+            let foreign = Role::Producer.locks().start;
+            assert_eq!(judged(foreign), when_free, "not a lock of that role");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -20,6 +21,9 @@ use crate::sys::memfd;
 pub(super) struct Mapped {
     map: MmapRaw,
     file: File,
+    /// For the first who wants locks: whoever has given a file its name must not lack the descriptor to use it.
+    /// That one takes it at once: parent and child must not both find it here after a fork.
+    for_locks: Mutex<Option<File>>,
     identity: Identity,
     writable: bool,
 }
@@ -39,7 +43,9 @@ impl Mapped {
         };
         let file = file::create_unnamed(directory, perm).map_err(|e| cannot_create(e, name, directory))?;
         file::allocate(&file, size as u64).map_err(|e| cannot_allocate(e, name, size, directory))?;
-        let mapped = Self::map(file, size, true).map_err(|e| Error::os(e, "map", name))?;
+        let for_locks = file::reopen(&file, true).map_err(|e| Error::os(e, "open a second descriptor of", name))?;
+        let mut mapped = Self::map(file, size, true).map_err(|e| Error::os(e, "map", name))?;
+        mapped.for_locks = Mutex::new(Some(for_locks));
         publish(mapped.as_ptr(), init);
         Ok(mapped)
     }
@@ -80,7 +86,7 @@ impl Mapped {
         let mut options = MmapOptions::new();
         options.len(size);
         let map = if writable { options.map_raw(&file)? } else { options.map_raw_read_only(&file)? };
-        Ok(Self { map, file, identity, writable })
+        Ok(Self { map, file, for_locks: Mutex::default(), identity, writable })
     }
 
     pub(super) fn as_ptr(&self) -> NonNull<u8> {
@@ -107,7 +113,9 @@ impl Mapped {
     }
 
     pub(super) fn lock_holder(&self) -> io::Result<Holder> {
-        Ok(Holder::File(file::reopen(&self.file, self.writable)?))
+        // Nothing panics while it is locked.
+        let prepared = self.for_locks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(Holder::File(prepared.map_or_else(|| file::reopen(&self.file, self.writable), Ok)?))
     }
 }
 

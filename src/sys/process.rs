@@ -8,12 +8,12 @@ use super::clock;
 /// What tells one process from all others that ever ran on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProcessId {
-    pub(crate) boot_id: [u8; 16],
+    pub(crate) boot_id: [u64; 2],
     /// The inode of its pid namespace.
     pub(crate) pid_namespace: u64,
     /// Its process id in that namespace.
     pub(crate) pid: u32,
-    /// In clock ticks since boot.
+    /// In clock ticks since boot, as seen from its own time namespace.
     pub(crate) start_time: u64,
 }
 
@@ -24,7 +24,7 @@ pub(crate) enum Fate {
     Alive,
     /// It is provably gone, all of its threads.
     Gone,
-    /// Can't be told from here: it is in another pid namespace, or exiting just now.
+    /// Can't be told from here: it was of another boot, is in another namespace, or exiting just now.
     Unknown,
     /// Can't be told now: this process lacks descriptors or memory to ask.
     Unasked,
@@ -47,14 +47,19 @@ impl ProcessId {
     /// while exiting.
     pub(crate) fn fate(&self) -> Fate {
         match clock::boot_id() {
-            Ok(boot_id) if boot_id != self.boot_id => return Fate::Gone,
+            // Mostly a reboot; but a container may have been given a boot id of its own.
+            Ok(boot_id) if boot_id != self.boot_id => return Fate::Unknown,
             Ok(_) if own_namespace().is_ok_and(|own| own == self.pid_namespace) && proc_is_of_own_namespace() => {}
             Err(e) if is_exhaustion(&e) => return Fate::Unasked,
             _ => return Fate::Unknown,
         }
         match Stat::read(&self.pid.to_string()) {
-            Ok(stat) if stat.start_time != self.start_time => Fate::Gone,
+            // Whoever it was: a number has one owner.
             Ok(stat) if stat.is_dead => Fate::Gone,
+            Ok(stat) if stat.start_time != self.start_time => match is_of_own_time_namespace(self.pid) {
+                true => Fate::Gone,
+                false => Fate::Unknown,
+            },
             Ok(stat) if stat.is_exiting => Fate::Unknown,
             Ok(_) => Fate::Alive,
             // /proc may hide other users' processes (hidepid), so that the last word is kill's.
@@ -76,6 +81,13 @@ fn is_exhaustion(error: &io::Error) -> bool {
 
 fn own_namespace() -> io::Result<u64> {
     Ok(fs::metadata("/proc/self/ns/pid")?.ino())
+}
+
+/// Each time namespace counts from a boot time of its own, so that one process has other start times in others.
+fn is_of_own_time_namespace(pid: u32) -> bool {
+    let namespace = |pid: &str| fs::metadata(format!("/proc/{pid}/ns/time")).map(|m| m.ino()).map_err(|e| e.kind());
+    // Where the kernel has no such namespaces, both are `NotFound`.
+    namespace(&pid.to_string()) == namespace("self")
 }
 
 /// A /proc mounted for another pid namespace numbers processes differently.
@@ -156,7 +168,7 @@ mod tests {
         let me = ProcessId::current().unwrap();
         assert_eq!(me.fate(), Fate::Alive);
         assert_eq!(ProcessId { start_time: me.start_time + 1, ..me }.fate(), Fate::Gone, "the number was used again");
-        assert_eq!(ProcessId { boot_id: [7; 16], pid_namespace: 1, ..me }.fate(), Fate::Gone, "before a reboot");
+        assert_eq!(ProcessId { boot_id: [7; 2], ..me }.fate(), Fate::Unknown, "before a reboot, or not");
         assert_eq!(ProcessId { pid_namespace: 1, ..me }.fate(), Fate::Unknown);
         assert_eq!(ProcessId { pid: 0, ..me }.fate(), Fate::Unknown);
         assert_eq!(ProcessId { pid: u32::MAX, ..me }.fate(), Fate::Unknown);

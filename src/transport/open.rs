@@ -10,6 +10,7 @@ use crate::channel::spsc::{Consumer, Producer};
 use crate::channel::{Attachment, Options, Place, attach};
 use crate::error::{Error, ErrorKind, Result};
 use crate::liveness::Role;
+use crate::units::ByteSize;
 
 impl Options {
     /// Becomes the sender at `address`. Either side may come first; who comes first creates the ring.
@@ -67,18 +68,26 @@ impl Options {
     /// These options with what the address says; they must not contradict each other.
     fn merged(&self, address: &Address) -> Result<Options> {
         let mut options = self.clone();
-        merge(address, "capacity", &mut options.capacity, address.capacity())?;
-        merge(address, "max_message", &mut options.max_message, address.max_message())?;
-        merge(address, "wait", &mut options.wait, address.wait())?;
-        merge(address, "perm", &mut options.perm, address.perm())?;
-        merge(address, "persist", &mut options.persist, address.persist())?;
+        merge(address, "capacity", &mut options.capacity, address.capacity(), ByteSize)?;
+        merge(address, "max_message", &mut options.max_message, address.max_message(), ByteSize)?;
+        merge(address, "wait", &mut options.wait, address.wait(), |wait| wait)?;
+        merge(address, "perm", &mut options.perm, address.perm(), |bits| format!("{bits:04o}"))?;
+        merge(address, "persist", &mut options.persist, address.persist(), |stays| if stays { "yes" } else { "no" })?;
         Ok(options)
     }
 }
 
-fn merge<T: PartialEq + Display>(address: &Address, key: &str, option: &mut Option<T>, said: Option<T>) -> Result<()> {
-    match (&option, said) {
-        (Some(option), Some(said)) if *option != said => {
+/// `show` shows a value as it is written in an address.
+fn merge<T: PartialEq + Copy, S: Display>(
+    address: &Address,
+    key: &str,
+    option: &mut Option<T>,
+    said: Option<T>,
+    show: impl Fn(T) -> S,
+) -> Result<()> {
+    match (*option, said) {
+        (Some(option), Some(said)) if option != said => {
+            let (option, said) = (show(option), show(said));
             Err(Error::new(ErrorKind::InvalidInput, "use the options with", address)
                 .advise(format!("the address says {key}={said} and the options say {option}; say it once")))
         }
