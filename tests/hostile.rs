@@ -84,37 +84,37 @@ fn every_field_of_the_header_is_checked() {
         broken[at..at + bytes].copy_from_slice(&value.to_le_bytes()[..bytes]);
         use_all(&broken).err().unwrap_or_else(|| panic!("{value:#x} at {at} was let through"))
     };
-    use ErrorKind::{NewerVersion, NotARing};
+    use ErrorKind::{Damaged, NewerVersion, NotARing};
     // Offset, bytes, a value, what it is.
     for (at, bytes, value, kind) in [
         (0, 8, 0, NotARing),
         (7, 1, 1, NotARing),
         (8, 4, 2, NewerVersion),
         (8, 4, 0, NewerVersion),
-        (12, 4, 0xffff_ffff, NotARing),
-        (16, 8, 1, NotARing),
+        (12, 4, 0xffff_ffff, Damaged),
+        (16, 8, 1, Damaged),
         (16, 8, 1 << 63, NewerVersion),
-        (32, 8, 0, NotARing),
-        (32, 8, u64::MAX, NotARing),
+        (32, 8, 0, Damaged),
+        (32, 8, u64::MAX, Damaged),
         (40, 4, 2, NewerVersion),
         (44, 4, 3, NewerVersion),
-        (44, 4, 2, NotARing),
-        (56, 4, 0, NotARing),
-        (56, 4, 2, NotARing),
-        (64, 8, 0, NotARing),
-        (64, 8, 2048, NotARing),
-        (64, 8, 8192, NotARing),
-        (64, 8, 5000, NotARing),
-        (64, 8, 1 << 63, NotARing),
-        (72, 8, 2033, NotARing),
-        (72, 8, u64::MAX, NotARing),
-        (80, 8, 0, NotARing),
-        (80, 8, u64::MAX, NotARing),
-        (80, 8, PRODUCER as u64 + 8, NotARing),
-        (88, 8, PRODUCER as u64, NotARing),
-        (96, 8, u64::MAX - 4095, NotARing),
-        (104, 8, DATA as u64 + 4096, NotARing),
-        (104, 8, CONSUMER as u64, NotARing),
+        (44, 4, 2, Damaged),
+        (56, 4, 0, Damaged),
+        (56, 4, 2, Damaged),
+        (64, 8, 0, Damaged),
+        (64, 8, 2048, Damaged),
+        (64, 8, 8192, Damaged),
+        (64, 8, 5000, Damaged),
+        (64, 8, 1 << 63, Damaged),
+        (72, 8, 2033, Damaged),
+        (72, 8, u64::MAX, Damaged),
+        (80, 8, 0, Damaged),
+        (80, 8, u64::MAX, Damaged),
+        (80, 8, PRODUCER as u64 + 8, Damaged),
+        (88, 8, PRODUCER as u64, Damaged),
+        (96, 8, u64::MAX - 4095, Damaged),
+        (104, 8, DATA as u64 + 4096, Damaged),
+        (104, 8, CONSUMER as u64, Damaged),
     ] {
         let error = broken(at, value, bytes);
         assert_eq!(error.kind(), kind, "{value:#x} at {at}: {error}");
@@ -123,8 +123,15 @@ fn every_field_of_the_header_is_checked() {
     for side in [PRODUCER, CONSUMER] {
         assert_eq!(broken(side + POISONED, 1, 4).kind(), ErrorKind::Poisoned);
     }
-    for length in [0, 1, PAGE - 1, PAGE, DATA, sound.len() - 1] {
-        assert_eq!(use_all(&sound[..length]).unwrap_err().kind(), NotARing, "{length} bytes");
+    for (length, kind) in [
+        (0, NotARing),
+        (1, NotARing),
+        (PAGE - 1, NotARing),
+        (PAGE, Damaged),
+        (DATA, Damaged),
+        (sound.len() - 1, Damaged),
+    ] {
+        assert_eq!(use_all(&sound[..length]).unwrap_err().kind(), kind, "{length} bytes");
     }
 }
 
@@ -142,7 +149,7 @@ fn positions_and_messages_that_can_not_be_are_errors() {
                 (DATA..DATA + CAPACITY).step_by(8).for_each(|at| put(&mut bytes, at, fill));
                 let error = use_all(&bytes).err();
                 if !position.is_multiple_of(8) || position >= 1 << 63 {
-                    assert_eq!(error.map(|e| e.kind()), Some(ErrorKind::NotARing), "{position:#x}");
+                    assert_eq!(error.map(|e| e.kind()), Some(ErrorKind::Poisoned), "{position:#x}");
                 }
             }
         }
