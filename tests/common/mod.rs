@@ -58,7 +58,7 @@ impl Scratch {
         let (place, separator) = match kind {
             Kind::Shm => (format!("shm:///{name}"), "?"),
             // Keys carry the pid too: 22 bits of it, as Linux has at most. The first of 128 is long gone.
-            Kind::SysV => (format!("sysv:?key={:#x}", 0x6000_0000 | number % 128 << 22 | pid), "&"),
+            Kind::SysV => (format!("sysv:?key={:#x}", 0x6000_0000 | ((number % 128) << 22) | pid), "&"),
             Kind::File => (format!("file://{}", std::env::temp_dir().join(name).display()), "?"),
             Kind::Anon => (format!("anon:{name}"), "?"),
         };
