@@ -237,7 +237,7 @@ fn under_attack(wait: Wait, seed: u64, hostile: impl Fn(&dyn Fn(usize) -> Atomic
     let scratch = Scratch::with(Kind::Shm, &format!("capacity=4KiB&wait={wait}&persist=yes"));
     let (mut sender, mut receiver) = (scratch.sender(), scratch.receiver());
     let segment = Segment::open(scratch.name().unwrap()).unwrap();
-    let base = segment.as_ptr().expose_provenance().get();
+    let base = segment.as_ptr().as_ptr().expose_provenance();
     let word = move |at: usize| AtomicWord(base + at);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {

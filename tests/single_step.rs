@@ -109,7 +109,7 @@ fn used_ring(before_end: u64) -> (Scratch, ringway::Receiver) {
     let scratch = Scratch::with(Kind::Shm, "capacity=4KiB&persist=yes");
     let mut receiver = scratch.receiver();
     let mut sender = Options::new().keep_open(true).sender(&scratch.address).unwrap();
-    let forged = |words: usize| ((words as u64 * 32) << 2 | 1).to_le_bytes().repeat(words);
+    let forged = |words: usize| (((words as u64 * 32) << 2) | 1).to_le_bytes().repeat(words);
     let mut position = 0;
     let end = 3 * 4096 - before_end;
     while position < end {

@@ -11,7 +11,8 @@ pub enum Wait {
     /// Spin briefly, then sleep on a futex. The default.
     #[default]
     Futex,
-    /// Spin briefly, then sleep on a POSIX semaphore in the segment.
+    /// Spin briefly, then sleep on a POSIX semaphore in the segment. For trusted peers only: the C library ends a process
+    /// that waits on a semaphore into which somebody has written.
     Semaphore,
 }
 
