@@ -593,6 +593,28 @@ fn a_creator_that_is_stopped_is_named_not_robbed() {
 }
 
 #[test]
+fn a_leaver_does_not_wait_for_the_claim() {
+    let guard = temporary(Kind::SysV);
+    let name = &guard.0;
+    let Name::SysV(Key::Raw(key)) = *name else { unreachable!() };
+    let segment = create(name, 1).unwrap();
+    let mut opener = Child::fork(|tell| {
+        let mut take = libc::sembuf { sem_num: LOCKS as u16 + 1, sem_op: 1, sem_flg: libc::SEM_UNDO as i16 };
+        // SAFETY: plain system calls.
+        assert_eq!(unsafe { libc::semop(libc::semget(key, 0, 0), &mut take, 1) }, 0);
+        tell.say(b't');
+        tell.sleep_until_killed()
+    });
+    opener.expect(b't');
+    let error = segment.unlink().unwrap_err().to_string();
+    assert!(error.contains(&format!("process {} is creating, opening or removing it", opener.pid())), "{error}");
+    assert!(segment.is_current().unwrap());
+    opener.kill_without_reaping();
+    segment.unlink().unwrap();
+    assert!(!has_semaphores(name));
+}
+
+#[test]
 fn a_mapped_file_keeps_its_content() {
     let guard = temporary(Kind::File);
     let Name::File(path) = &guard.0 else { unreachable!() };
