@@ -593,6 +593,19 @@ fn a_creator_that_is_stopped_is_named_not_robbed() {
 }
 
 #[test]
+fn a_new_set_whose_creator_died_is_replaced() {
+    let guard = temporary(Kind::SysV);
+    let Name::SysV(Key::Raw(key)) = guard.0 else { unreachable!() };
+    // SAFETY: a plain system call.
+    let set = unsafe { libc::semget(key, LOCKS as i32 + 2, libc::IPC_CREAT | libc::IPC_EXCL | 0o660) };
+    let _removed_even_on_failure = Foreign { memory: None, semaphores: Some(set) };
+    let segment = create(&guard.0, 1).unwrap();
+    assert_eq!(segment.metadata().unwrap().mode, 0o600);
+    segment.unlink().unwrap();
+    assert!(!has_semaphores(&guard.0));
+}
+
+#[test]
 fn a_leaver_does_not_wait_for_the_claim() {
     let guard = temporary(Kind::SysV);
     let name = &guard.0;

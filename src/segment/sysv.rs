@@ -95,8 +95,11 @@ pub(super) fn open_or_create(
         if claim.semaphores.count == count && claim.mode == perm {
             return Ok((claim.make(key, size, perm, init)?, true));
         }
-        // Left behind by a creator that died, and of another shape.
-        claim.check_ours()?;
+        // Left behind by a creator that died, and of another shape. A new set with our odd number of semaphores is taken for
+        // ours, as it is above.
+        if claim.semaphores.count != count {
+            claim.check_ours()?;
+        }
         set.remove().map_err(|e| Error::os(e, "remove the old semaphores of", name))?;
     }
 }
