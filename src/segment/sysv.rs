@@ -151,17 +151,19 @@ pub(super) fn open_read_only(name: &Name, key: &Key) -> Result<Attached> {
 /// Removes the segment and its set, whatever their state.
 pub(super) fn remove(name: &Name, key: &Key) -> Result<()> {
     let key = key.number()?;
-    let remove_memory = || match sysv_shm::find(key).and_then(sysv_shm::remove) {
+    let remove_memory = |found: io::Result<i32>| match found.and_then(sysv_shm::remove) {
         Ok(()) => Ok(true),
         Err(e) if is(&e, libc::ENOENT) || sysv_sem::was_removed(&e) => Ok(false),
         Err(e) => Err(Error::os(e, "remove", name)),
     };
+    // Looked for before the set: without a set this one has no creator at work, while a later one may.
+    let early = sysv_shm::find(key);
     let (had_memory, had_set) = match Set::find(key) {
         Ok(set) => match Claim::new(name, set, PATIENCE)? {
-            Some(claim) => (remove_memory()?, claim.remove_set()?),
+            Some(claim) => (remove_memory(sysv_shm::find(key))?, claim.remove_set()?),
             None => (false, true),
         },
-        Err(_) => (remove_memory()?, false),
+        Err(_) => (remove_memory(early)?, false),
     };
     if had_memory || had_set { Ok(()) } else { Err(Error::new(ErrorKind::NotFound, "remove", name)) }
 }
