@@ -593,6 +593,41 @@ fn a_creator_that_is_stopped_is_named_not_robbed() {
 }
 
 #[test]
+fn a_new_set_whose_creator_died_is_replaced() {
+    let guard = temporary(Kind::SysV);
+    let Name::SysV(Key::Raw(key)) = guard.0 else { unreachable!() };
+    // SAFETY: a plain system call.
+    let set = unsafe { libc::semget(key, LOCKS as i32 + 2, libc::IPC_CREAT | libc::IPC_EXCL | 0o660) };
+    let _removed_even_on_failure = Foreign { memory: None, semaphores: Some(set) };
+    let segment = create(&guard.0, 1).unwrap();
+    assert_eq!(segment.metadata().unwrap().mode, 0o600);
+    segment.unlink().unwrap();
+    assert!(!has_semaphores(&guard.0));
+}
+
+#[test]
+fn a_leaver_does_not_wait_for_the_claim() {
+    let guard = temporary(Kind::SysV);
+    let name = &guard.0;
+    let Name::SysV(Key::Raw(key)) = *name else { unreachable!() };
+    let segment = create(name, 1).unwrap();
+    let mut opener = Child::fork(|tell| {
+        let mut take = libc::sembuf { sem_num: LOCKS as u16 + 1, sem_op: 1, sem_flg: libc::SEM_UNDO as i16 };
+        // SAFETY: plain system calls.
+        assert_eq!(unsafe { libc::semop(libc::semget(key, 0, 0), &mut take, 1) }, 0);
+        tell.say(b't');
+        tell.sleep_until_killed()
+    });
+    opener.expect(b't');
+    let error = segment.unlink().unwrap_err().to_string();
+    assert!(error.contains(&format!("process {} is creating, opening or removing it", opener.pid())), "{error}");
+    assert!(segment.is_current().unwrap());
+    opener.kill_without_reaping();
+    segment.unlink().unwrap();
+    assert!(!has_semaphores(name));
+}
+
+#[test]
 fn a_mapped_file_keeps_its_content() {
     let guard = temporary(Kind::File);
     let Name::File(path) = &guard.0 else { unreachable!() };

@@ -303,6 +303,8 @@ impl Segment {
     ///
     /// Two processes that remove and create at once can remove each other's: take a lock of the segment first.
     ///
+    /// It never waits: while another process opens or removes a System V segment, that is an error, and the name stays.
+    ///
     /// # Errors
     /// Why it can't be removed.
     pub fn unlink(&self) -> Result<()> {

@@ -81,7 +81,7 @@ pub(super) fn open_or_create(
             },
             Err(e) => return Err(Error::os(e, "find the semaphores of", name)),
         };
-        let Some(claim) = Claim::new(name, set)? else { continue };
+        let Some(claim) = Claim::new(name, set, PATIENCE)? else { continue };
         let found = claim.look(key).inspect_err(|_| {
             if is_new {
                 let _ = set.remove();
@@ -95,8 +95,11 @@ pub(super) fn open_or_create(
         if claim.semaphores.count == count && claim.mode == perm {
             return Ok((claim.make(key, size, perm, init)?, true));
         }
-        // Left behind by a creator that died, and of another shape.
-        claim.check_ours()?;
+        // Left behind by a creator that died, and of another shape. A new set with our odd number of semaphores is taken for
+        // ours, as it is above.
+        if claim.semaphores.count != count {
+            claim.check_ours()?;
+        }
         set.remove().map_err(|e| Error::os(e, "remove the old semaphores of", name))?;
     }
 }
@@ -107,7 +110,7 @@ pub(super) fn open(name: &Name, key: &Key) -> Result<Attached> {
     loop {
         let id = sysv_shm::find(key).map_err(|e| Error::os(e, "open", name))?;
         let claim = match Set::find(key) {
-            Ok(set) => Claim::new(name, set)?,
+            Ok(set) => Claim::new(name, set, PATIENCE)?,
             Err(e) if !is(&e, libc::ENOENT) => return Err(Error::os(e, "find the semaphores of", name)),
             Err(_) if sysv_shm::find(key).ok() == Some(id) => return Err(no_semaphores(name)),
             Err(_) => None,
@@ -148,17 +151,19 @@ pub(super) fn open_read_only(name: &Name, key: &Key) -> Result<Attached> {
 /// Removes the segment and its set, whatever their state.
 pub(super) fn remove(name: &Name, key: &Key) -> Result<()> {
     let key = key.number()?;
-    let remove_memory = || match sysv_shm::find(key).and_then(sysv_shm::remove) {
+    let remove_memory = |found: io::Result<i32>| match found.and_then(sysv_shm::remove) {
         Ok(()) => Ok(true),
         Err(e) if is(&e, libc::ENOENT) || sysv_sem::was_removed(&e) => Ok(false),
         Err(e) => Err(Error::os(e, "remove", name)),
     };
+    // Looked for before the set: without a set this one has no creator at work, while a later one may.
+    let early = sysv_shm::find(key);
     let (had_memory, had_set) = match Set::find(key) {
-        Ok(set) => match Claim::new(name, set)? {
-            Some(claim) => (remove_memory()?, claim.remove_set()?),
+        Ok(set) => match Claim::new(name, set, PATIENCE)? {
+            Some(claim) => (remove_memory(sysv_shm::find(key))?, claim.remove_set()?),
             None => (false, true),
         },
-        Err(_) => (remove_memory()?, false),
+        Err(_) => (remove_memory(early)?, false),
     };
     if had_memory || had_set { Ok(()) } else { Err(Error::new(ErrorKind::NotFound, "remove", name)) }
 }
@@ -177,9 +182,10 @@ impl Attached {
         Ok(!sysv_shm::status(self.id)?.removed)
     }
 
+    /// Never waits: if another process has the claim, that is an error, and the name stays.
     pub(super) fn unlink(&self, name: &Name) -> Result<()> {
         let claim = match self.semaphores {
-            Some(semaphores) => Claim::new(name, semaphores.set)?,
+            Some(semaphores) => Claim::new(name, semaphores.set, Duration::ZERO)?,
             None => None,
         };
         if self.is_current().map_err(|e| Error::os(e, "remove", name))? {
@@ -208,20 +214,20 @@ impl Attached {
 }
 
 impl<'a> Claim<'a> {
-    /// Waits for the claim on `set`; none if the set was removed meanwhile.
-    fn new(name: &'a Name, set: Set) -> Result<Option<Self>> {
+    /// Waits up to `patience` for the claim on `set`; none if the set was removed meanwhile.
+    fn new(name: &'a Name, set: Set, patience: Duration) -> Result<Option<Self>> {
         let claim = (|| {
             let status = set.status()?;
             let Some(count) = status.count.checked_sub(2) else { return Ok(Err(foreign(name))) };
             if ![0, MAKING, MADE].contains(&set.value(count)?) {
                 return Ok(Err(foreign(name)));
             }
-            if set.take(count + 1, Some(clock::now() + PATIENCE))? {
+            if set.take(count + 1, Some(clock::now() + patience))? {
                 return Ok(Ok(Self { name, semaphores: Semaphores { set, count }, mode: status.mode }));
             }
             let pid = set.last_pid(count + 1)?;
-            Ok(Err(Error::new(ErrorKind::Os, "wait for the creator of", name)
-                .advise(format!("process {pid} has been creating or removing it for {PATIENCE:?}: resume or kill it"))))
+            Ok(Err(Error::new(ErrorKind::Os, "claim", name)
+                .advise(format!("process {pid} is creating, opening or removing it: if it hangs, resume or kill it"))))
         })();
         match claim {
             Ok(claim) => claim.map(Some),

@@ -55,7 +55,7 @@ impl Sleeper {
         // that an error which stays would make.
         if self.strategy == Wait::Semaphore {
             // SAFETY: the promise to `new`.
-            let _ = unsafe { semaphore::wait(self.semaphore, Some(deadline)) };
+            let _ = unsafe { semaphore::wait(self.semaphore, deadline) };
         } else {
             let _ = futex::wait(epoch, expected, Some(deadline));
         }
@@ -67,7 +67,7 @@ impl Sleeper {
             // Each wait is notified at most once, so there are few; the bound is against a peer that keeps posting.
             for _ in 0..16 {
                 // SAFETY: the promise to `new`.
-                if !matches!(unsafe { semaphore::try_wait(self.semaphore) }, Ok(true)) {
+                if !unsafe { semaphore::try_wait(self.semaphore) } {
                     break;
                 }
             }
