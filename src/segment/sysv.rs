@@ -82,12 +82,16 @@ pub(super) fn open_or_create(
             Err(e) => return Err(Error::os(e, "find the semaphores of", name)),
         };
         let Some(claim) = Claim::new(name, set, PATIENCE)? else { continue };
-        let found = claim.look(key).inspect_err(|_| {
+        let found = match claim.look(key) {
+            Err(e) if e.is_removed() => continue,
+            found => found,
+        };
+        let found = found.inspect_err(|_| {
             if is_new {
                 let _ = set.remove();
             }
-        })?;
-        match found {
+        });
+        match found? {
             Found::Whole(attached) => return Ok((attached, false)),
             Found::Half { id } => sysv_shm::remove(id).map_err(|e| Error::os(e, "remove the unfinished", name))?,
             Found::Nothing => {}
@@ -115,7 +119,11 @@ pub(super) fn open(name: &Name, key: &Key) -> Result<Attached> {
             Err(_) if sysv_shm::find(key).ok() == Some(id) => return Err(no_semaphores(name)),
             Err(_) => None,
         };
-        match claim.map(|claim| claim.look(key)).transpose()? {
+        let found = match claim.map(|claim| claim.look(key)).transpose() {
+            Err(e) if e.is_removed() => continue,
+            found => found?,
+        };
+        match found {
             Some(Found::Whole(attached)) => return Ok(attached),
             Some(Found::Half { .. }) => {
                 return Err(

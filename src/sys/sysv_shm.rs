@@ -78,7 +78,10 @@ impl Attachment {
         // SAFETY: the kernel chooses a free range of addresses.
         let start = unsafe { libc::shmat(id, ptr::null(), flags) };
         if start.addr() == usize::MAX {
-            return Err(io::Error::last_os_error());
+            let error = io::Error::last_os_error();
+            // What else could be wrong with the call is right: the id is no longer valid.
+            let removed = error.raw_os_error() == Some(libc::EINVAL);
+            return Err(if removed { io::Error::from_raw_os_error(libc::EIDRM) } else { error });
         }
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::InvalidData)?;
         // Asked after mapping: until then the id could have passed to another segment.
