@@ -5,7 +5,7 @@ mod common;
 use common::payload::Payload;
 use common::{Child, KINDS, Kind, NAMED, PATIENCE, Scratch, WAITS, alone};
 use ringway::segment::Name;
-use ringway::{ErrorKind, Options, PeerState, RecvError, SendError, inspect};
+use ringway::{ErrorKind, Options, PeerState, RecvError, SendError, Takeover, inspect};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -363,6 +363,22 @@ fn one_that_may_not_remove_a_ring_leaves_it() {
     drop(receiver);
     child.expect_success();
     assert!(path.exists());
+}
+
+#[test]
+fn a_message_too_long_for_the_buffer_has_not_been_handed_out() {
+    let _alone = alone();
+    for kind in NAMED {
+        let scratch = Scratch::with(kind, "capacity=4KiB");
+        let mut sender = scratch.sender();
+        sender.send(b"long").unwrap();
+        let mut receiver = scratch.receiver();
+        assert_eq!(receiver.recv_into(&mut [0; 3]), Err(RecvError::BufferTooSmall { needed: 4 }));
+        drop(receiver);
+        let mut receiver = Options::new().takeover(Takeover::Drop).receiver(&scratch.address).unwrap();
+        let message = receiver.try_recv().unwrap();
+        assert_eq!((&message[..], message.is_redelivered()), (&b"long"[..], false));
+    }
 }
 
 struct TemporaryDirectory(PathBuf);

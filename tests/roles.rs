@@ -221,6 +221,24 @@ impl Drop for Bystander {
 }
 
 #[test]
+fn a_forked_child_gets_nothing_out_of_its_parents_batches() {
+    let _alone = alone();
+    for kind in KINDS {
+        let scratch = Scratch::with(kind, "capacity=4KiB");
+        let (mut sender, mut receiver) = (scratch.sender(), scratch.receiver());
+        sender.send_many(["one", "two"]).unwrap();
+        {
+            let batch = RefCell::new(receiver.recv_batch(2).unwrap());
+            Child::fork(|_| assert!(batch.borrow_mut().next().is_none())).expect_success();
+            let mut batch = batch.borrow_mut();
+            assert_eq!(batch.next().unwrap().0, b"one");
+            assert_eq!(batch.next().unwrap().0, b"two");
+        }
+        assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+    }
+}
+
+#[test]
 fn a_forked_child_can_not_use_its_parents_ends() {
     let _alone = alone();
     for kind in KINDS {
