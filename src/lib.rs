@@ -92,11 +92,14 @@ mod wait;
 pub mod wait;
 
 #[cfg(not(ringway_loom))]
-pub use channel::{Options, Peer, PeerState, Profile, RecvError, Report, SendError, Takeover, inspect, spsc};
+pub use channel::{
+    Lanes, Options, Peer, PeerState, Positions, Profile, RecvError, Recovery, Report, SendError, Takeover, inspect, mpmc,
+    recover, spsc,
+};
 #[cfg(not(ringway_loom))]
 pub use error::{Error, ErrorKind, Result};
 #[cfg(not(ringway_loom))]
-pub use layout::{ParseWaitError, Wait};
+pub use layout::{ParseRingError, ParseWaitError, Ring, Wait};
 #[cfg(not(ringway_loom))]
 pub use transport::{Address, Receiver, Sender};
 

@@ -181,8 +181,8 @@ fn a_persistent_ring_stays() {
             assert!(scratch.exists());
         }
         let report = inspect(scratch.name().unwrap()).unwrap();
-        assert_eq!((report.depth, report.producer.joined, report.producer.deaths), (0, 3, 0));
-        assert_eq!((report.producer.state, report.consumer.state), (PeerState::Left, PeerState::Left));
+        assert_eq!((report.depth, report.producers[0].joined, report.producers[0].deaths), (0, 3, 0));
+        assert_eq!((report.producers[0].state, report.consumers[0].state), (PeerState::Left, PeerState::Left));
     }
 }
 

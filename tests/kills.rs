@@ -3,19 +3,13 @@
 mod common;
 
 use common::board::Board;
+use common::faults::kill;
 use common::payload::{self, Payload};
 use common::{Child, KINDS, Kind, NAMED, PATIENCE, Random, Scratch, alone, dawdle, runs};
 use ringway::{ErrorKind, Options, PeerState, RecvError, Takeover, inspect};
 use std::time::Duration;
 
 const LONGEST: usize = 300;
-
-/// Kills it wherever it is; it must not have ended by itself.
-fn kill(mut child: Child) {
-    child.signal(libc::SIGKILL);
-    let status = child.reap();
-    assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL, "it failed: {status:#x}");
-}
 
 /// What the senders have sent for certain: the number of the next message.
 const SENT: usize = 0;
@@ -121,7 +115,7 @@ fn senders_killed_anywhere() {
         println!("{kind:?}: {KILLS} senders killed, {next} messages");
         if let Some(name) = scratch.name() {
             let report = inspect(name).unwrap();
-            assert_eq!(report.producer.joined - report.producer.deaths, KILLS as u32, "each successor left");
+            assert_eq!(report.producers[0].joined - report.producers[0].deaths, KILLS as u32, "each successor left");
         }
     }
 }

@@ -3,12 +3,15 @@
 mod common;
 
 use common::board::Board;
+use common::faults::{
+    Bystander, close_files, enter_another_boot, enter_another_time, fork_bystander, unshare, wait_until_stopped,
+};
 use common::{Child, KINDS, Kind, NAMED, PATIENCE, Scratch, alone};
 use ringway::segment::remove;
 use ringway::{ErrorKind, Options, PeerState, RecvError, SendError, inspect};
 use std::cell::RefCell;
+use std::io;
 use std::time::Duration;
-use std::{fs, io};
 
 const SHORT: Duration = Duration::from_millis(2);
 /// Longer than the time within which a death is noticed.
@@ -40,13 +43,6 @@ fn a_role_has_one_holder() {
         drop(receiver);
         Child::fork(|_| drop((scratch.receiver(), scratch.sender()))).expect_success();
     }
-}
-
-fn wait_until_stopped(child: &Child) {
-    let mut status = 0;
-    // SAFETY: `status` is a valid place for the answer.
-    let answer = unsafe { libc::waitpid(child.pid() as i32, &mut status, libc::WUNTRACED) };
-    assert!(answer == child.pid() as i32 && libc::WIFSTOPPED(status));
 }
 
 #[test]
@@ -97,13 +93,13 @@ fn a_zombie_is_dead() {
         assert_eq!(receiver.recv_timeout(PATIENCE).err(), Some(RecvError::PeerDied));
         assert_eq!(receiver.recv_timeout(LONG).err(), Some(RecvError::Timeout), "told once");
         if let Some(name) = scratch.name() {
-            assert_eq!(inspect(name).unwrap().producer.state, PeerState::Dead { pid });
+            assert_eq!(inspect(name).unwrap().producers[0].state, PeerState::Dead { pid });
         }
         let mut sender = scratch.sender();
         sender.send(b"next").unwrap();
         assert_eq!(&receiver.recv_timeout(PATIENCE).unwrap()[..], b"next");
         if let Some(name) = scratch.name() {
-            let producer = inspect(name).unwrap().producer;
+            let producer = inspect(name).unwrap().producers[0];
             assert_eq!((producer.joined, producer.deaths), (2, 1));
         }
         drop(sender);
@@ -183,40 +179,6 @@ fn a_parent_is_dead_though_its_forked_child_lives() {
         sender.send(b"next").unwrap();
         assert_eq!(&receiver.recv_timeout(PATIENCE).unwrap()[..], b"next");
         assert!(bystander.lives());
-    }
-}
-
-/// A forked process that does nothing; it doesn't end with its parent.
-fn fork_bystander() -> u32 {
-    // SAFETY: the child makes system calls only.
-    match unsafe { libc::fork() } {
-        0 => loop {
-            // SAFETY: pause has no preconditions.
-            unsafe { libc::pause() };
-        },
-        pid => u32::try_from(pid).expect("fork failed"),
-    }
-}
-
-/// Somebody's orphan, killed at the end.
-struct Bystander(i32);
-
-impl Bystander {
-    fn new(pid: u64) -> Self {
-        assert!(pid > 1, "0 would be ourselves");
-        Self(pid as i32)
-    }
-
-    fn lives(&self) -> bool {
-        // SAFETY: signal 0 only asks.
-        unsafe { libc::kill(self.0, 0) == 0 }
-    }
-}
-
-impl Drop for Bystander {
-    fn drop(&mut self) {
-        // SAFETY: a plain system call; nobody has reaped that process before it died.
-        unsafe { libc::kill(self.0, libc::SIGKILL) };
     }
 }
 
@@ -341,7 +303,7 @@ fn a_child_that_commits_or_releases_its_parents_grant_changes_nothing() {
         .expect_success();
         if let Some(name) = scratch.name() {
             let report = inspect(name).unwrap();
-            assert_eq!((report.depth, report.released), (1, 0), "{kind:?}: the child's doing reached the ring");
+            assert_eq!((report.depth, report.positions.unwrap().released), (1, 0), "{kind:?}: the child's doing reached the ring");
         }
         drop((grant, held));
         assert_eq!(consumer.try_recv().err(), Some(RecvError::Empty), "{kind:?}: the child sent");
@@ -374,17 +336,6 @@ fn a_process_whose_descriptors_were_closed_is_not_robbed() {
         assert_eq!(receiver.recv_timeout(PATIENCE).err(), Some(RecvError::PeerDied));
         scratch.sender().send(b"next").unwrap();
         assert_eq!(&receiver.recv_timeout(PATIENCE).unwrap()[..], b"next");
-    }
-}
-
-/// As a daemon does that closes everything it doesn't know; the pipe to the test stays.
-fn close_files() {
-    for descriptor in 3..1024 {
-        let link = std::fs::read_link(format!("/proc/self/fd/{descriptor}"));
-        if link.is_ok_and(|target| !target.to_string_lossy().starts_with("pipe:")) {
-            // SAFETY: this process opens nothing more until it is killed, so that no number is used again.
-            unsafe { libc::close(descriptor) };
-        }
     }
 }
 
@@ -525,29 +476,6 @@ fn a_process_in_another_container_is_alive() {
             assert_eq!(receiver.recv_timeout(PATIENCE).err(), Some(RecvError::PeerDied), "{kind:?}");
         }
     }
-}
-
-/// The children forked from now on see a clock of their own.
-fn enter_another_time() {
-    unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWTIME);
-    fs::write("/proc/self/timens_offsets", "boottime 1000 0").unwrap();
-}
-
-/// From now on this process and its children see another boot id.
-fn enter_another_boot() {
-    unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS);
-    // A new number at each look.
-    let (own, other) = (c"/proc/sys/kernel/random/boot_id", c"/proc/sys/kernel/random/uuid");
-    // SAFETY: the strings are valid for the call.
-    let answer =
-        unsafe { libc::mount(other.as_ptr(), own.as_ptr(), std::ptr::null(), libc::MS_BIND, std::ptr::null()) };
-    assert_eq!(answer, 0, "bind mount: {}", io::Error::last_os_error());
-}
-
-fn unshare(namespaces: libc::c_int) {
-    // SAFETY: the caller is a forked child with one thread.
-    let answer = unsafe { libc::unshare(namespaces) };
-    assert_eq!(answer, 0, "this test needs namespaces: {}", io::Error::last_os_error());
 }
 
 #[test]

@@ -2,22 +2,12 @@
 
 mod common;
 
-use common::{Child, KINDS, Kind, PATIENCE, Scratch, alone, runs};
+use common::sleep::{all_asleep, used};
+use common::{Child, KINDS, Kind, PATIENCE, Scratch, alone};
 use ringway::{Options, RecvError, SendError, Wait};
-use std::fs;
 use std::time::Duration;
 
 const SLEEPING: [Wait; 2] = [Wait::Futex, Wait::Semaphore];
-
-/// The processor time that this process has used.
-fn used() -> Duration {
-    // SAFETY: all zeros are an rusage.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: `usage` is a valid place for the answer.
-    assert_eq!(unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut usage) }, 0);
-    let time = |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
-    time(usage.ru_utime) + time(usage.ru_stime)
-}
 
 #[test]
 fn a_second_of_waiting_takes_next_to_no_processor_time() {
@@ -57,36 +47,6 @@ fn a_second_of_waiting_takes_next_to_no_processor_time() {
     }
 }
 
-/// Whether it sleeps, and how often it has been switched out; none once it has ended.
-fn state(child: &Child) -> Option<(bool, Vec<u64>)> {
-    let status = fs::read_to_string(format!("/proc/{}/status", child.pid())).unwrap();
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    let state = field("State:")?;
-    let switches = ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"];
-    let switches = switches.iter().filter_map(|name| field(name)?.parse().ok()).collect();
-    (!state.starts_with(['Z', 'X'])).then(|| (state.starts_with('S'), switches))
-}
-
-/// Watches two processes of which at least one always has something to do, until both have ended. Counts how often both
-/// slept: then a wake-up was lost, whatever else the machine does, since a process that was woken is runnable even
-/// while it waits for a processor.
-fn both_asleep([a, b]: [&Child; 2]) -> u32 {
-    let mut lost = 0;
-    let mut counted = None;
-    while runs(a) && runs(b) {
-        let both = || Some((state(a)?, state(b)?));
-        let (Some(first), Some(second)) = (both(), both()) else { break };
-        // Neither ran between: they slept at the same time.
-        if first == second && first.0.0 && first.1.0 && counted != Some(first.clone()) {
-            lost += 1;
-            counted = Some(first);
-        }
-        // A lost wake-up lasts a tenth of a second.
-        std::thread::sleep(Duration::from_millis(3));
-    }
-    lost
-}
-
 #[test]
 fn a_ping_pong_of_sleepers_loses_no_wake_up() {
     let _alone = alone();
@@ -110,7 +70,7 @@ fn a_ping_pong_of_sleepers_loses_no_wake_up() {
         };
         let mut one = Child::fork(|_| play(&there, &back, true));
         let mut other = Child::fork(|_| play(&back, &there, false));
-        let lost = both_asleep([&one, &other]);
+        let lost = all_asleep(&[&one, &other]);
         one.expect_success();
         other.expect_success();
         assert_eq!(lost, 0, "{wait}: lost wake-ups in {} sleeps", 2 * ROUNDS);
@@ -139,7 +99,7 @@ fn a_full_and_empty_ring_of_sleepers_loses_no_wake_up() {
                 assert_eq!(receiver.recv_timeout(PATIENCE).unwrap()[..4], number.to_le_bytes());
             }
         });
-        let lost = both_asleep([&sends, &receives]);
+        let lost = all_asleep(&[&sends, &receives]);
         sends.expect_success();
         receives.expect_success();
         assert_eq!(lost, 0, "{wait}: lost wake-ups in {MESSAGES} messages");

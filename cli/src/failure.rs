@@ -56,7 +56,7 @@ impl From<ringway::Error> for Failure {
         let message = error.to_string();
         match error.kind() {
             ErrorKind::RoleTaken { .. } => Self::Usage(format!(
-                "{message}; a ring has one sender and one receiver: more need ring=mpmc, which this version doesn't have"
+                "{message}; a ring has one sender and one receiver, and several of each if it is made with ring=mpmc"
             )),
             ErrorKind::Poisoned => Self::Poisoned(message),
             ErrorKind::NoSpace | ErrorKind::Os => Self::Io(message),

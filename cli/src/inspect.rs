@@ -7,7 +7,7 @@ use ringway::{Address, units::ByteSize};
 use crate::{
     failure::Failure,
     output::print,
-    ring::{self, Peer, Segment},
+    ring::{self, Form, Member, Peer, Segment},
 };
 
 /// Look at a ring without taking part in it
@@ -45,15 +45,38 @@ fn page(segment: &Segment, created: SystemTime) -> String {
     let stays = if ring.persist { "yes" } else { "no" };
     line("ring", format!("{}, capacity {}, wait={}, persist={stays}", ring.ring, ByteSize(ring.capacity), ring.wait));
     line("", format!("messages of up to {}", ByteSize(ring.max_message)));
+    if let Some(Form::Many(many)) = &ring.form {
+        line("", format!("up to {} producers, {} deliveries of a message", many.most_producers, many.max_deliveries));
+    }
     line("depth", format!("{} messages, {} in them", ring.depth, ByteSize(ring.depth_bytes)));
-    let published = ring.published.map_or_else(|| "changing".to_owned(), |position| position.to_string());
-    line("positions", format!("published {published}, taken {}, released {}", ring.taken, ring.released));
-    line("producer", peer(&ring.producer));
-    line("consumer", peer(&ring.consumer));
+    match &ring.form {
+        Some(Form::Pair(pair)) => {
+            let published = pair.published.map_or_else(|| "changing".to_owned(), |position| position.to_string());
+            line("positions", format!("published {published}, taken {}, released {}", pair.taken, pair.released));
+            line("producer", peer(&pair.producer));
+            line("consumer", peer(&pair.consumer));
+        }
+        Some(Form::Many(many)) => {
+            line("batches", format!("{} leased, {} requeued", many.leased, many.requeued));
+            line("messages", format!("{} redelivered, {} dropped", many.redelivered, many.dropped));
+            members("producers", &many.producers, &mut line);
+            members("consumers", &many.consumers, &mut line);
+        }
+        None => {}
+    }
     if let Some(problem) = segment.problem {
         line("problem", format!("{problem}: it holds what no correct peer writes; `ringway rm` removes it"));
     }
     text
+}
+
+fn members(role: &str, members: &[Member], line: &mut impl FnMut(&str, String)) {
+    if members.is_empty() {
+        line(role, "none yet".to_owned());
+    }
+    for (index, member) in members.iter().enumerate() {
+        line(if index == 0 { role } else { "" }, format!("{:>2}  {}", member.number, peer(&member.peer)));
+    }
 }
 
 fn peer(peer: &Peer) -> String {

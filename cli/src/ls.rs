@@ -3,7 +3,11 @@
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use ringway::{ErrorKind, segment, units::ByteSize};
 
-use crate::{failure::Failure, output::print, ring::Segment};
+use crate::{
+    failure::Failure,
+    output::print,
+    ring::{Peer, Segment},
+};
 
 /// List the rings of this machine
 ///
@@ -46,18 +50,18 @@ fn table(segments: &[Segment]) -> String {
     table.load_style(NOTHING);
     table.set_header(["ADDRESS", "SIZE", "MODE", "OWNER", "MESSAGES", "PRODUCER", "CONSUMER"]);
     for segment in segments {
-        let (depth, producer, consumer) = match &segment.ring {
-            Some(ring) => (ring.depth.to_string(), ring.producer.brief(), ring.consumer.brief()),
-            None => Default::default(),
-        };
+        let ring = segment.ring.as_ref();
+        let depth = ring.map(|ring| ring.depth.to_string()).unwrap_or_default();
+        let form = ring.and_then(|ring| ring.form.as_ref());
+        let [producers, consumers] = form.map(|form| form.peers().map(|(_, peers)| brief(&peers))).unwrap_or_default();
         table.add_row([
             segment.address.clone(),
             ByteSize(segment.size as u64).to_string(),
             segment.mode.clone(),
             segment.owner(),
             segment.problem.map_or(depth, str::to_owned),
-            producer,
-            consumer,
+            producers,
+            consumers,
         ]);
     }
     for column in table.column_iter_mut() {
@@ -67,4 +71,19 @@ fn table(segments: &[Segment]) -> String {
         table.column_mut(column).expect("it has seven").set_cell_alignment(CellAlignment::Right);
     }
     format!("{}\n", table.trim_fmt())
+}
+
+/// Who holds a role: the one, or how many.
+fn brief(peers: &[&Peer]) -> String {
+    let here: Vec<&Peer> = peers.iter().copied().filter(|peer| !matches!(peer.state, "absent" | "left")).collect();
+    match (&here[..], peers.last()) {
+        ([], None) => "-".to_owned(),
+        ([], Some(peer)) | ([peer], _) => peer.brief(),
+        _ => {
+            let count = |state| here.iter().filter(|peer| peer.state == state).count();
+            let states = ["alive", "quarantined", "unknown", "dead"].map(|state| (count(state), state));
+            let counts = states.iter().filter(|(count, _)| *count > 0).map(|(count, state)| format!("{count} {state}"));
+            counts.collect::<Vec<_>>().join(", ")
+        }
+    }
 }

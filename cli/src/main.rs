@@ -6,6 +6,7 @@ mod input;
 mod inspect;
 mod ls;
 mod output;
+mod recover;
 mod recv;
 mod ring;
 mod rm;
@@ -19,7 +20,7 @@ use clap::{Parser, Subcommand, error::ErrorKind as Misuse};
 
 use failure::Failure;
 
-/// Create, feed, drain, inspect and measure rings in shared memory
+/// Create, feed, drain, inspect, recover and measure rings in shared memory
 #[derive(Parser)]
 #[command(name = "ringway", version)]
 struct Cli {
@@ -34,6 +35,7 @@ enum Command {
     Ls(ls::Args),
     Inspect(inspect::Args),
     Rm(rm::Args),
+    Recover(recover::Args),
     Bench(bench::Args),
 }
 
@@ -52,6 +54,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Ls(args) => ls::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Rm(args) => rm::run(args),
+        Command::Recover(args) => recover::run(args),
         Command::Bench(args) => bench::run(args).map_err(|error| match error.kind() {
             ErrorKind::InvalidInput => Failure::Usage(error.to_string()),
             _ => Failure::Io(error.to_string()),

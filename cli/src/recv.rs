@@ -16,8 +16,9 @@ const BATCH: usize = 64 << 10;
 /// Write what is sent to standard output, each message a line
 ///
 /// Creates the ring unless the sender came first. Ends when the sender has ended and everything it sent is written. What
-/// could not be written stays in the ring for the next receiver. Exit codes: 0 done, also when nobody reads the output
-/// any longer, 1 output failed, 2 usage or no such ring, 3 the sender died, 4 timeout, 5 poisoned, 130 Ctrl-C.
+/// could not be written stays in the ring for the next receiver. With ring=mpmc there can be several of both: each message
+/// goes to one receiver, and all end when the last sender has ended. Exit codes: 0 done, also when nobody reads the output
+/// any longer, 1 output failed, 2 usage or no such ring, 3 a sender died, 4 timeout, 5 poisoned, 130 Ctrl-C.
 #[derive(clap::Args)]
 pub struct Args {
     /// Where, such as shm:///orders?capacity=4MiB
@@ -29,12 +30,12 @@ pub struct Args {
     /// End after this many messages, and leave the others in the ring
     #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
     count: u64,
-    /// Give up when no message came for this long, such as 250ms
+    /// Give up when no message came for this long, such as 250ms; 0s takes what is there
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
 }
 
-/// Receives until the sender has left.
+/// Receives until no sender is left.
 pub fn run(args: &Args) -> Result<(), Failure> {
     signals::catch()?;
     let mut receiver = Options::new().receiver(&args.address)?;
@@ -50,7 +51,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             Err(RecvError::Closed) => return signals::check(),
             Err(error) => return Err(explain(error, args)),
         };
-        match pass_on(&mut batch, &mut output) {
+        match pass_on(&mut batch, left, &mut output) {
             Ok(count) => left -= count,
             Err(error) => {
                 // Not given back: the next receiver gets them.
@@ -64,10 +65,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes what is there, up to a limit, and says how many messages it was.
-fn pass_on(batch: &mut Batch<'_>, output: &mut Output) -> io::Result<u64> {
+/// Writes what is there, up to a limit, and says how many messages it was: at most `most`, of which a batch of messages that
+/// are delivered again may have more.
+fn pass_on(batch: &mut Batch<'_>, most: u64, output: &mut Output) -> io::Result<u64> {
     let (mut count, mut bytes) = (0, 0);
     while bytes < BATCH
+        && count < most
         && let Some((message, _)) = batch.next()
     {
         output.push(message)?;
@@ -81,6 +84,9 @@ fn pass_on(batch: &mut Batch<'_>, output: &mut Output) -> io::Result<u64> {
 fn explain(error: RecvError, args: &Args) -> Failure {
     let place = args.address.target();
     match error {
+        RecvError::PeerDied if ring::is_of_many(&args.address) => Failure::PeerDied(
+            "no sender is left, and one of them died; everything they had sent was received".to_owned(),
+        ),
         RecvError::PeerDied => Failure::PeerDied("the sender died; everything it had sent was received".to_owned()),
         RecvError::Timeout => Failure::Timeout(format!(
             "no message came for {} in {place}",

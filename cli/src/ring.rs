@@ -51,19 +51,56 @@ pub struct Segment {
 #[derive(Serialize)]
 pub struct Ring {
     pub created_unix_ms: u128,
-    pub ring: &'static str,
+    pub ring: String,
     pub wait: String,
     pub capacity: u64,
     pub max_message: u64,
     pub persist: bool,
     pub poisoned: bool,
+    pub depth: u64,
+    pub depth_bytes: u64,
+    /// None of a kind that is unknown here.
+    #[serde(flatten)]
+    pub form: Option<Form>,
+}
+
+/// What only rings of its kind have.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum Form {
+    Pair(Pair),
+    Many(Many),
+}
+
+/// A ring with one producer and one consumer.
+#[derive(Serialize)]
+pub struct Pair {
     pub released: u64,
     pub taken: u64,
     pub published: Option<u64>,
-    pub depth: u64,
-    pub depth_bytes: u64,
     pub producer: Peer,
     pub consumer: Peer,
+}
+
+/// A ring of many producers and consumers.
+#[derive(Serialize)]
+pub struct Many {
+    pub most_producers: u32,
+    pub max_deliveries: u32,
+    pub leased: u64,
+    pub requeued: u64,
+    pub redelivered: u64,
+    pub dropped: u64,
+    pub producers: Vec<Member>,
+    pub consumers: Vec<Member>,
+}
+
+/// One of many.
+#[derive(Serialize)]
+pub struct Member {
+    pub number: usize,
+    #[serde(flatten)]
+    pub peer: Peer,
 }
 
 /// Who holds a role of it.
@@ -83,19 +120,15 @@ impl Segment {
         let problem = report.poisoned.then_some("poisoned");
         let ring = Ring {
             created_unix_ms: created.as_millis(),
-            ring: "spsc",
+            ring: report.ring.to_string(),
             wait: report.wait.to_string(),
             capacity: report.capacity,
             max_message: report.max_message,
             persist: report.persist,
             poisoned: report.poisoned,
-            released: report.released,
-            taken: report.taken,
-            published: report.published,
             depth: report.depth,
             depth_bytes: report.depth_bytes,
-            producer: Peer::from(&report.producer),
-            consumer: Peer::from(&report.consumer),
+            form: Form::of(report),
         };
         Self { ring: Some(ring), ..Self::unusable(name, report.segment, problem) }
     }
@@ -132,6 +165,46 @@ impl Segment {
     }
 }
 
+impl Form {
+    fn of(report: &Report) -> Option<Self> {
+        if let Some(lanes) = report.lanes {
+            return Some(Self::Many(Many {
+                most_producers: lanes.most_producers,
+                max_deliveries: lanes.max_deliveries,
+                leased: lanes.leased,
+                requeued: lanes.requeued,
+                redelivered: lanes.redelivered,
+                dropped: lanes.dropped,
+                producers: members(&report.producers),
+                consumers: members(&report.consumers),
+            }));
+        }
+        let positions = report.positions?;
+        Some(Self::Pair(Pair {
+            released: positions.released,
+            taken: positions.taken,
+            published: positions.published,
+            producer: report.producers.first()?.into(),
+            consumer: report.consumers.first()?.into(),
+        }))
+    }
+
+    /// Those who hold, or held, each role.
+    pub fn peers(&self) -> [(&'static str, Vec<&Peer>); 2] {
+        fn all(members: &[Member]) -> Vec<&Peer> {
+            members.iter().map(|member| &member.peer).collect()
+        }
+        match self {
+            Self::Pair(pair) => [("producer", vec![&pair.producer]), ("consumer", vec![&pair.consumer])],
+            Self::Many(many) => [("producer", all(&many.producers)), ("consumer", all(&many.consumers))],
+        }
+    }
+}
+
+fn members(peers: &[ringway::Peer]) -> Vec<Member> {
+    peers.iter().enumerate().map(|(number, peer)| Member { number, peer: peer.into() }).collect()
+}
+
 impl From<&ringway::Peer> for Peer {
     fn from(peer: &ringway::Peer) -> Self {
         let (state, pid) = match peer.state {
@@ -166,4 +239,9 @@ impl Peer {
 /// Looks at the ring at that address.
 pub fn look(address: &Address) -> Result<Report, Error> {
     ringway::inspect(name_of(address))
+}
+
+/// Whether the ring there is one of many senders and receivers, as far as can be seen.
+pub fn is_of_many(address: &Address) -> bool {
+    look(address).is_ok_and(|report| report.lanes.is_some())
 }

@@ -36,7 +36,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         },
     };
     if !attached.is_empty() && !args.force {
-        return Err(Failure::Usage(format!("did not remove {place}: {attached}; end it, or use --force")));
+        return Err(Failure::Usage(format!("did not remove {place}: {attached}; end that first, or use --force")));
     }
     segment::remove(name)?;
     if !attached.is_empty() {
@@ -47,9 +47,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 
 /// Who is attached and alive, in words.
 fn attached(segment: &Segment) -> String {
-    let Some(ring) = &segment.ring else { return String::new() };
-    let roles = [("producer", &ring.producer), ("consumer", &ring.consumer)];
-    let living = roles.into_iter().filter_map(|(role, peer)| Some((role, peer.living()?)));
-    let words: Vec<String> = living.map(|(role, pid)| format!("process {pid} is attached as its {role}")).collect();
-    words.join(" and ")
+    let Some(form) = segment.ring.as_ref().and_then(|ring| ring.form.as_ref()) else { return String::new() };
+    let words = form.peers().into_iter().filter_map(|(role, peers)| {
+        let living: Vec<String> = peers.iter().filter_map(|peer| Some(peer.living()?.to_string())).collect();
+        match &living[..] {
+            [] => None,
+            [pid] => Some(format!("process {pid} is attached as its {role}")),
+            pids => Some(format!("processes {} are attached as its {role}s", pids.join(", "))),
+        }
+    });
+    words.collect::<Vec<_>>().join(" and ")
 }

@@ -1,52 +1,22 @@
-//! What producer and consumer have in common: a seat in a mapped ring, a peer to watch, and a way to wait.
+//! What all endpoints have in common: an owner, settings, deadlines, and a sense of how long they have been stuck.
 
-use std::ptr::NonNull;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::layout::{Side, View, Wait};
-use crate::liveness::{Role, Seat, State, Status, Tenure};
-use crate::primitive::Ordering;
-use crate::ring::spsc::Bounds;
-use crate::segment::Segment;
+use super::outcome::{RecvError, SendError};
 use crate::sys::{clock, fork};
-use crate::wait::event::Event;
-use crate::wait::{Backoff, Look, SLICE, Sleeper, Waiting};
+use crate::wait::{Look, SLICE};
 
 /// No process's generation: of an endpoint that has seen a violation.
 const POISONED: u32 = u32::MAX;
 
-/// One side's attachment to a ring.
+/// The process to which an endpoint belongs, and whether all is well with it.
 #[derive(Debug)]
-pub(crate) struct Endpoint {
-    view: View,
-    own: NonNull<Side>,
-    peer: NonNull<Side>,
-    /// The generation of the process that owns this endpoint.
-    owner: u32,
+pub(super) struct Owner {
+    /// The generation of that process.
+    process: u32,
     /// The same, or [`POISONED`]: one comparison tells both whether this is the owner and whether all is well.
     generation: u32,
-    /// On what this side sleeps, and on what it wakes its peer.
-    own_sleeper: Sleeper,
-    peer_sleeper: Sleeper,
-    pub(crate) bounds: Bounds,
-    spin: Duration,
-    keep_open: bool,
-    persist: bool,
-    /// Of a producer: the consumer that had left before it joined, and so didn't leave it.
-    left_before: Option<Tenure>,
-    /// How many of the peer's deaths the user knows of.
-    told_deaths: u32,
-    /// The peer's deaths, as far as known here: at least what its record says.
-    known_deaths: u32,
-    /// Where the ring stood when it was first found empty or full, and when that was.
-    stuck: (u64, u64),
-    seat: Option<Seat>,
-    segment: Arc<Segment>,
 }
-
-// SAFETY: the pointers in it lead to memory that belongs to no thread; everything else is Send.
-unsafe impl Send for Endpoint {}
 
 /// Why an endpoint can't be used any longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,206 +25,85 @@ pub(crate) enum Unusable {
     Poisoned,
 }
 
-/// How the peer's end came.
+impl Owner {
+    /// This process.
+    pub(super) fn this() -> Self {
+        let process = fork::enter();
+        Self { process, generation: process }
+    }
+
+    /// Whether the endpoint may be used, in this process.
+    #[inline(always)]
+    pub(super) fn check(&self) -> Result<(), Unusable> {
+        if fork::is_current(self.generation) { Ok(()) } else { Err(self.why_unusable()) }
+    }
+
+    #[cold]
+    fn why_unusable(&self) -> Unusable {
+        if fork::is_current(self.process) { Unusable::Poisoned } else { Unusable::Fenced }
+    }
+
+    /// Latches a violation.
+    pub(super) fn poison(&mut self) {
+        self.generation = POISONED;
+    }
+}
+
+impl From<Unusable> for SendError {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Fenced => Self::Fenced,
+            Unusable::Poisoned => Self::Poisoned,
+        }
+    }
+}
+
+impl From<Unusable> for RecvError {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Fenced => Self::Fenced,
+            Unusable::Poisoned => Self::Poisoned,
+        }
+    }
+}
+
+/// How the end of the other side came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gone {
+pub(super) enum Gone {
     Left,
     Died,
 }
 
 /// The settings of an endpoint that are not the ring's.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Behaviour {
-    pub(crate) spin: Duration,
-    pub(crate) keep_open: bool,
+pub(super) struct Behaviour {
+    pub(super) spin: Duration,
+    pub(super) keep_open: bool,
 }
 
-impl Endpoint {
-    /// # Safety
-    /// `view` must be of `segment`, whose geometry has these bounds and this strategy.
-    pub(crate) unsafe fn new(
-        segment: Arc<Segment>,
-        view: View,
-        (bounds, wait, persist): (Bounds, Wait, bool),
-        role: Role,
-        seat: Seat,
-        behaviour: Behaviour,
-    ) -> Self {
-        let peer = Tenure::load(role.peer().participant(&view));
-        let told_deaths = peer.deaths();
-        // SAFETY: with `wait=sem` the creator of the segment initialised both; the segment is held as long as they are.
-        let sleeper = |role| unsafe { Sleeper::new(wait, view.semaphore(role as usize)) };
-        let owner = fork::enter();
-        Self {
-            own: NonNull::from(side(&view, role)),
-            peer: NonNull::from(side(&view, role.peer())),
-            owner,
-            generation: owner,
-            own_sleeper: sleeper(role),
-            peer_sleeper: sleeper(role.peer()),
-            bounds,
-            spin: behaviour.spin,
-            keep_open: behaviour.keep_open,
-            persist,
-            left_before: (role == Role::Producer && peer.state() == State::Left).then_some(peer),
-            told_deaths,
-            known_deaths: told_deaths,
-            stuck: (u64::MAX, 0),
-            seat: Some(seat),
-            view,
-            segment,
-        }
+/// Where the ring stood when it was first found empty or full, and when that was.
+#[derive(Debug)]
+pub(super) struct Stuck {
+    position: u64,
+    since: u64,
+}
+
+impl Stuck {
+    pub(super) fn new() -> Self {
+        Self { position: u64::MAX, since: 0 }
     }
 
-    pub(crate) fn segment(&self) -> &Segment {
-        &self.segment
-    }
-
-    /// Whether this endpoint may be used, in this process.
-    #[inline(always)]
-    pub(crate) fn check(&self) -> Result<(), Unusable> {
-        if fork::is_current(self.generation) { Ok(()) } else { Err(self.why_unusable()) }
-    }
-
-    #[cold]
-    fn why_unusable(&self) -> Unusable {
-        if fork::is_current(self.owner) { Unusable::Poisoned } else { Unusable::Fenced }
-    }
-
-    /// Latches that the ring holds what no correct peer writes, and tells the peer.
-    #[cold]
-    pub(crate) fn poison(&mut self) {
-        // Relaxed: a flag that guards no other memory.
-        self.own().poisoned.0.store(1, Ordering::Relaxed);
-        if self.check().is_ok() {
-            self.wake_peer();
-            self.generation = POISONED;
-        }
-    }
-
-    #[inline(always)]
-    fn own(&self) -> &Side {
-        // SAFETY: a side of the view, mapped as long as the segment is held.
-        unsafe { self.own.as_ref() }
-    }
-
-    #[inline(always)]
-    fn peer(&self) -> &Side {
-        // SAFETY: as above.
-        unsafe { self.peer.as_ref() }
-    }
-
-    /// Waits until `look` finds something, or `None` until the `deadline`.
-    pub(crate) fn wait<T>(
-        &mut self,
-        deadline: Option<Duration>,
-        backoff: &Backoff,
-        mut look: impl FnMut(&mut Self, Look) -> Option<T>,
-    ) -> Option<T> {
-        let (own, peer) = (self.own, self.peer);
-        // SAFETY: as in `own`; the references don't outlive this call, nor it the segment.
-        let (own, peer) = unsafe { (own.as_ref(), peer.as_ref()) };
-        let event = Event { epoch: &peer.epoch.0, waiter: &own.waiter.0 };
-        let waiting = Waiting { event, sleeper: self.own_sleeper };
-        waiting.wait(self.spin, deadline, backoff, |what| look(self, what))
-    }
-
-    /// The event on which the peer sleeps.
-    #[inline(always)]
-    fn peer_waiting(&self) -> Waiting<'_> {
-        let event = Event { epoch: &self.own().epoch.0, waiter: &self.peer().waiter.0 };
-        Waiting { event, sleeper: self.peer_sleeper }
-    }
-
-    /// Tells the peer, if it sleeps, of what this side has published.
-    #[inline(always)]
-    pub(crate) fn wake_peer(&self) {
-        self.peer_waiting().notify();
-    }
-
-    /// [`wake_peer`](Self::wake_peer) without a fence: what was published just now may be seen only by the next call.
-    #[inline(always)]
-    pub(crate) fn wake_peer_soon(&self) {
-        self.peer_waiting().notify_fenced();
-    }
-
-    /// Whether the peer left in good order, and the user wants to know. Acquires all that it did.
-    #[inline(always)]
-    pub(crate) fn peer_has_left(&self) -> bool {
-        self.is_left(Tenure::load(&self.peer().participant)) && !self.keep_open
-    }
-
-    #[inline(always)]
-    fn is_left(&self, peer: Tenure) -> bool {
-        peer.state() == State::Left && self.left_before != Some(peer)
-    }
-
-    /// Whether something ended at the peer's side that the user has not been told of. Acquires all that it did before.
-    pub(crate) fn peer_is_gone(&mut self, look: Look) -> bool {
-        if self.peer().poisoned.0.load(Ordering::Relaxed) != 0 {
-            self.poison();
-            return true;
-        }
-        let mut tenure = Tenure::load(&self.peer().participant);
-        let mut deaths = tenure.deaths();
-        // An error of the probe means only that nothing is known; the next slice asks again.
-        if look == Look::Peer
-            && let Some(Ok((seen, status))) = self.seat.as_ref().map(|seat| seat.peer(&self.view))
-        {
-            tenure = seen;
-            deaths = seen.deaths() + u32::from(matches!(status, Status::Dead { .. }));
-        }
-        self.known_deaths = self.known_deaths.max(deaths);
-        !self.keep_open && (self.known_deaths > self.told_deaths || self.is_left(tenure))
-    }
-
-    /// How it ended, to be told to the user now; a death is told once.
-    pub(crate) fn tell(&mut self) -> Result<Gone, Unusable> {
-        self.check()?;
-        if self.known_deaths > self.told_deaths {
-            self.told_deaths = self.known_deaths;
-            return Ok(Gone::Died);
-        }
-        Ok(Gone::Left)
-    }
-
-    /// What an operation that doesn't block should look at, when the ring is stuck at `position`: at the peer's life only
+    /// What an operation that doesn't block should look at, when the ring is stuck at `position`: at the other side's life only
     /// once per slice.
-    pub(crate) fn look_when_stuck(&mut self, position: u64) -> Look {
+    pub(super) fn look(&mut self, position: u64) -> Look {
         let now = clock::coarse_ns();
-        let (stuck_at, since) = self.stuck;
-        if stuck_at != position {
-            self.stuck = (position, now);
-        } else if now.saturating_sub(since) >= SLICE.as_nanos() as u64 {
-            self.stuck = (position, now);
+        if self.position != position {
+            *self = Self { position, since: now };
+        } else if now.saturating_sub(self.since) >= SLICE.as_nanos() as u64 {
+            self.since = now;
             return Look::Peer;
         }
         Look::Ring
-    }
-
-    /// The process that holds the other role.
-    pub(crate) fn peer_status(&self) -> Option<Status> {
-        Some(self.seat.as_ref()?.peer(&self.view).ok()?.1)
-    }
-}
-
-fn side(view: &View, role: Role) -> &Side {
-    match role {
-        Role::Producer => view.producer(),
-        Role::Consumer => view.consumer(),
-    }
-}
-
-impl Drop for Endpoint {
-    fn drop(&mut self) {
-        // In a forked child the seat is the parent's: its locks know that themselves.
-        let Some(seat) = self.seat.take() else { return };
-        if self.check() == Err(Unusable::Fenced) {
-            return;
-        }
-        seat.leave(&self.view);
-        self.wake_peer();
-        seat.vacate(&self.segment, &self.view, self.persist);
     }
 }
 

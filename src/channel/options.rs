@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::layout::Wait;
+use crate::layout::{Ring, Wait};
 use crate::wait::SPIN;
 
 /// How to open or create a ring, and how the endpoint behaves. Reads like [`std::fs::OpenOptions`].
@@ -21,6 +21,9 @@ use crate::wait::SPIN;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Options {
+    pub(crate) ring: Option<Ring>,
+    pub(crate) producers: Option<u32>,
+    pub(crate) max_deliveries: Option<u32>,
     pub(crate) capacity: Option<u64>,
     pub(crate) max_message: Option<u64>,
     pub(crate) wait: Option<Wait>,
@@ -44,13 +47,15 @@ pub enum Profile {
     Latency,
 }
 
-/// What a consumer does with messages that its dead predecessor had been handed and had not given back.
+/// What becomes of messages that a dead consumer had been handed and had not given back.
+///
+/// With one consumer its successor's options say so, with many the dead one's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Takeover {
     /// Receive them again, marked as redelivered: each message at least once. The default.
     #[default]
     Redeliver,
-    /// Skip them: each message at most once.
+    /// Skip or drop them: each message at most once.
     Drop,
 }
 
@@ -66,6 +71,9 @@ impl Options {
     /// Open or create; everything else by default.
     pub fn new() -> Self {
         Self {
+            ring: None,
+            producers: None,
+            max_deliveries: None,
             capacity: None,
             max_message: None,
             wait: None,
@@ -79,14 +87,37 @@ impl Options {
         }
     }
 
-    /// Bytes of the ring, rounded up to a power of two from 4 KiB to 2 GiB. A record takes 8 bytes and its payload,
-    /// rounded up to 8.
+    /// The kind of ring: [`Ring::Spsc`] unless said.
+    pub fn ring(mut self, ring: Ring) -> Self {
+        self.ring = Some(ring);
+        self
+    }
+
+    /// How many producers a ring of [`Ring::Mpmc`] has room for at a time, 1 to 64; 8 unless said. The capacity is divided
+    /// evenly among them.
+    pub fn producers(mut self, producers: u32) -> Self {
+        self.producers = Some(producers);
+        self
+    }
+
+    /// How often a ring of [`Ring::Mpmc`] delivers a message at most, 1 to 15; 8 unless said. A message that so many consumers
+    /// died with is dropped, and counted.
+    pub fn max_deliveries(mut self, deliveries: u32) -> Self {
+        self.max_deliveries = Some(deliveries);
+        self
+    }
+
+    /// Bytes of the ring. With one producer and one consumer, rounded up to a power of two from 4 KiB to 2 GiB; a record takes
+    /// 8 bytes and its payload, rounded up to 8. With many, divided evenly among the producers' lanes, and there among the
+    /// size classes, each rounded up to whole chunks: chunks of up to 256 bytes, and for longer messages of 16 times that, and
+    /// so on.
     pub fn capacity(mut self, bytes: usize) -> Self {
         self.capacity = Some(bytes as u64);
         self
     }
 
-    /// The longest message, in bytes. It is at most half the capacity, less 16; a capacity too small for it grows.
+    /// The longest message, in bytes. With one producer and one consumer it is at most half the capacity, less 16, and that
+    /// unless said; with many it is less than 1 GiB, and a sixteenth of a lane unless said. A capacity too small for it grows.
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.max_message = Some(bytes as u64);
         self
@@ -129,7 +160,8 @@ impl Options {
         self
     }
 
-    /// What this consumer does with its dead predecessor's unfinished messages.
+    /// What this consumer does with its dead predecessor's unfinished messages; with many consumers, what becomes of its own if
+    /// it dies.
     pub fn takeover(mut self, takeover: Takeover) -> Self {
         self.takeover = takeover;
         self

@@ -2,21 +2,13 @@
 
 use std::ptr::NonNull;
 
-use super::{PAGE, Wait};
-use crate::ring::spsc::Bounds;
-use crate::ring::{MAX_CAPACITY, MIN_CAPACITY, largest_message};
+use super::{MpmcLayout, PAGE, Ring, SpscLayout, Wait};
 use crate::segment::READY_OFFSET;
 use crate::sys::copy::copy_racing;
 
 const MAGIC: [u8; 8] = *b"RINGWAY\0";
 const VERSION: u32 = 1;
-const RING_SPSC: u32 = 1;
 const PERSIST: u32 = 1;
-/// Offsets of format 1, in bytes. Readers take them from the header, so that later versions can move them.
-const PRODUCER: u64 = PAGE;
-const CONSUMER: u64 = 2 * PAGE;
-const SEMAPHORES: u64 = 3 * PAGE;
-const DATA: u64 = 4 * PAGE;
 
 /// What a reader must understand to use a segment.
 pub(crate) struct Features;
@@ -30,7 +22,7 @@ impl Features {
 /// The header's bytes, little-endian.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Header {
+pub(super) struct Header {
     magic: [u8; 8],
     version: u32,
     header_bytes: u32,
@@ -44,40 +36,63 @@ struct Header {
     /// Set last, by the segment layer.
     ready: u32,
     reserved_60: u32,
-    capacity: u64,
-    max_message: u64,
-    producer: u64,
-    consumer: u64,
-    semaphores: u64,
-    data: u64,
+    pub(super) capacity: u64,
+    pub(super) max_message: u64,
+    /// Where the parts lie. What they are depends on the ring.
+    pub(super) parts: [u64; 4],
     /// Nanoseconds since the Unix epoch.
     created: u64,
     reserved_120: u64,
+    /// Only of a ring with lanes; else its bytes are not the header's.
+    pub(super) lanes: LanesHeader,
 }
 
-const HEADER_BYTES: u64 = size_of::<Header>() as u64;
+/// What only the header of a ring with lanes has.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(super) struct LanesHeader {
+    pub(super) lanes: u32,
+    pub(super) consumers: u32,
+    pub(super) max_deliveries: u32,
+    pub(super) chunk: u32,
+    pub(super) slots: u64,
+    pub(super) lane_bytes: u64,
+    pub(super) pools: [[u32; 2]; 6],
+    pub(super) reserved_80: [u64; 6],
+}
+
+const HEADER_BYTES: u64 = std::mem::offset_of!(Header, lanes) as u64;
+const LANES_HEADER_BYTES: u64 = size_of::<Header>() as u64;
 
 static_assertions::const_assert_eq!(HEADER_BYTES, 128);
+static_assertions::const_assert_eq!(LANES_HEADER_BYTES, 256);
+static_assertions::const_assert!(LANES_HEADER_BYTES <= PAGE);
 static_assertions::const_assert_eq!(std::mem::offset_of!(Header, ready), READY_OFFSET);
 static_assertions::const_assert_eq!(std::mem::offset_of!(Header, total), 32);
 static_assertions::const_assert_eq!(std::mem::offset_of!(Header, capacity), 64);
-static_assertions::const_assert_eq!(std::mem::offset_of!(Header, data), 104);
+static_assertions::const_assert_eq!(std::mem::offset_of!(Header, parts), 80);
+static_assertions::const_assert_eq!(std::mem::offset_of!(Header, created), 112);
+static_assertions::const_assert_eq!(std::mem::offset_of!(LanesHeader, slots), 16);
+static_assertions::const_assert_eq!(std::mem::offset_of!(LanesHeader, pools), 32);
 #[cfg(not(target_endian = "little"))]
 compile_error!("the segment format is little-endian, and the ring's words are used in place");
 
 /// A checked, private copy of what a header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {
-    pub(crate) bounds: Bounds,
     pub(crate) wait: Wait,
     /// Whether the ring outlives its last user.
     pub(crate) persist: bool,
     /// Nanoseconds since the Unix epoch.
     pub(crate) created: u64,
-    pub(super) producer: u64,
-    pub(super) consumer: u64,
-    pub(super) semaphores: u64,
-    pub(super) data: u64,
+    pub(crate) form: Form,
+}
+
+/// The parts of the segment, by the kind of its ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Spsc(SpscLayout),
+    Mpmc(MpmcLayout),
 }
 
 /// Why bytes are not a ring that this version can use.
@@ -94,32 +109,44 @@ pub(crate) enum Rejected {
 }
 
 impl Geometry {
-    /// The geometry of a new ring of at least `capacity` bytes for messages of at least `max_message` bytes, if sizes
-    /// allow it. Without `max_message` it is the largest that fits.
-    pub(crate) fn new(capacity: u64, max_message: Option<u64>, wait: Wait, persist: bool) -> Option<Self> {
-        let message = max_message.unwrap_or(0);
-        let least = capacity.max(MIN_CAPACITY).max(message.checked_add(16)?.checked_mul(2)?);
-        let capacity = least.checked_next_power_of_two().filter(|&c| c <= MAX_CAPACITY)?;
-        let max_message = max_message.unwrap_or(largest_message(capacity));
+    /// The geometry of a new ring.
+    pub(crate) fn new(form: Form, wait: Wait, persist: bool) -> Self {
         let created = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
-        let bounds = Bounds { capacity, max_message };
-        Some(Self {
-            bounds,
-            wait,
-            persist,
-            created,
-            producer: PRODUCER,
-            consumer: CONSUMER,
-            semaphores: SEMAPHORES,
-            data: DATA,
-        })
+        Self { wait, persist, created, form }
+    }
+
+    /// The kind of the ring.
+    pub(crate) fn ring(&self) -> Ring {
+        match self.form {
+            Form::Spsc(_) => Ring::Spsc,
+            Form::Mpmc(_) => Ring::Mpmc,
+        }
+    }
+
+    /// Bytes that messages can fill.
+    pub(crate) fn capacity(&self) -> u64 {
+        match &self.form {
+            Form::Spsc(layout) => layout.bounds.capacity,
+            Form::Mpmc(layout) => layout.capacity(),
+        }
+    }
+
+    /// The longest message, in bytes.
+    pub(crate) fn max_message(&self) -> u64 {
+        match &self.form {
+            Form::Spsc(layout) => layout.bounds.max_message,
+            Form::Mpmc(layout) => layout.shape.max_message,
+        }
     }
 
     /// Bytes of the whole segment.
     pub(crate) fn total(&self) -> u64 {
-        self.data + self.bounds.capacity
+        match &self.form {
+            Form::Spsc(layout) => layout.end(),
+            Form::Mpmc(layout) => layout.end(),
+        }
     }
 
     /// Writes the header.
@@ -127,29 +154,31 @@ impl Geometry {
     /// # Safety
     /// `base` must point to [`total`](Self::total) writable bytes, 8-aligned and zeroed, that nobody else uses yet.
     pub(crate) unsafe fn write(&self, base: NonNull<u8>) {
+        let (parts, lanes, header_bytes) = match &self.form {
+            Form::Spsc(layout) => (layout.parts(), None, HEADER_BYTES),
+            Form::Mpmc(layout) => (layout.parts(), Some(layout.header()), LANES_HEADER_BYTES),
+        };
         let header = Header {
             magic: MAGIC,
             version: VERSION,
-            header_bytes: HEADER_BYTES as u32,
+            header_bytes: header_bytes as u32,
             incompatible: if self.wait == Wait::Semaphore { Features::GLIBC_SEMAPHORE } else { 0 },
             compatible: 0,
             total: self.total(),
-            ring: RING_SPSC,
+            ring: self.ring().code(),
             wait: self.wait.code(),
             flags: if self.persist { PERSIST } else { 0 },
             reserved_52: 0,
             ready: 0,
             reserved_60: 0,
-            capacity: self.bounds.capacity,
-            max_message: self.bounds.max_message,
-            producer: self.producer,
-            consumer: self.consumer,
-            semaphores: self.semaphores,
-            data: self.data,
+            capacity: self.capacity(),
+            max_message: self.max_message(),
+            parts,
             created: self.created,
             reserved_120: 0,
+            lanes: lanes.unwrap_or_default(),
         };
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's promise; behind the header of a ring without lanes these bytes stay zero.
         unsafe { base.cast::<Header>().write(header) };
     }
 
@@ -158,7 +187,7 @@ impl Geometry {
     /// # Safety
     /// `base` must point to `len` mapped bytes; others may be writing them.
     pub(crate) unsafe fn read(base: NonNull<u8>, len: usize) -> Result<Self, Rejected> {
-        if (len as u64) < HEADER_BYTES {
+        if (len as u64) < LANES_HEADER_BYTES {
             return Err(Rejected::Foreign);
         }
         let mut header = std::mem::MaybeUninit::<Header>::uninit();
@@ -175,9 +204,10 @@ impl Geometry {
         if header.magic != MAGIC {
             return Err(Rejected::Foreign);
         }
-        if header.version != VERSION || header.incompatible & !Features::KNOWN != 0 || header.ring != RING_SPSC {
+        if header.version != VERSION || header.incompatible & !Features::KNOWN != 0 {
             return Err(Rejected::Newer);
         }
+        let Some(ring) = Ring::from_code(header.ring) else { return Err(Rejected::Newer) };
         if header.ready != 1 {
             return Err(Rejected::NotReady);
         }
@@ -185,17 +215,19 @@ impl Geometry {
         if (wait == Wait::Semaphore) != (header.incompatible & Features::GLIBC_SEMAPHORE != 0) {
             return Err(Rejected::Damaged("the wait strategy and the features disagree"));
         }
-        let capacity = header.capacity;
-        if !capacity.is_power_of_two() || !(MIN_CAPACITY..=MAX_CAPACITY).contains(&capacity) {
-            return Err(Rejected::Damaged("the capacity is no power of two within bounds"));
-        }
-        if header.max_message > largest_message(capacity) {
-            return Err(Rejected::Damaged("the largest message does not fit into the ring"));
-        }
-        let mut parts =
-            [(header.producer, PAGE), (header.consumer, PAGE), (header.semaphores, PAGE), (header.data, capacity)];
+        let (form, sizes, least) = match ring {
+            Ring::Spsc => {
+                let layout = SpscLayout::check(header)?;
+                (Form::Spsc(layout), layout.sizes(), HEADER_BYTES)
+            }
+            Ring::Mpmc => {
+                let layout = MpmcLayout::check(header)?;
+                (Form::Mpmc(layout), layout.sizes(), LANES_HEADER_BYTES)
+            }
+        };
+        let mut parts: [(u64, u64); 4] = std::array::from_fn(|part| (header.parts[part], sizes[part]));
         parts.sort_unstable();
-        let mut free = u64::from(header.header_bytes).max(HEADER_BYTES);
+        let mut free = u64::from(header.header_bytes).max(least);
         for (offset, bytes) in parts {
             if offset < free || !offset.is_multiple_of(PAGE) {
                 return Err(Rejected::Damaged("its parts overlap or are misaligned"));
@@ -205,16 +237,7 @@ impl Geometry {
         if free > header.total || header.total > len {
             return Err(Rejected::Damaged("it is shorter than its header says"));
         }
-        Ok(Self {
-            bounds: Bounds { capacity, max_message: header.max_message },
-            wait,
-            persist: header.flags & PERSIST != 0,
-            created: header.created,
-            producer: header.producer,
-            consumer: header.consumer,
-            semaphores: header.semaphores,
-            data: header.data,
-        })
+        Ok(Self { wait, persist: header.flags & PERSIST != 0, created: header.created, form })
     }
 }
 
@@ -222,10 +245,10 @@ impl Geometry {
 mod tests {
     use super::*;
 
-    fn written() -> (Header, Geometry) {
-        let geometry = Geometry::new(4096, Some(100), Wait::Semaphore, true).unwrap();
-        let mut page = Box::new([0u64; 16]);
-        // SAFETY: only the header's 128 bytes are written.
+    fn written(form: Form) -> (Header, Geometry) {
+        let geometry = Geometry::new(form, Wait::Semaphore, true);
+        let mut page = Box::new([0u64; 32]);
+        // SAFETY: only the header's 256 bytes are written.
         unsafe { geometry.write(NonNull::from(&mut *page).cast()) };
         // SAFETY: it was just written there.
         let mut header = unsafe { page.as_ptr().cast::<Header>().read() };
@@ -233,52 +256,80 @@ mod tests {
         (header, geometry)
     }
 
-    #[test]
-    fn what_is_written_reads_back() {
-        let (header, geometry) = written();
-        assert_eq!(Geometry::check(&header, geometry.total()), Ok(geometry));
-        assert_eq!(geometry.bounds, Bounds { capacity: 4096, max_message: 100 });
+    fn pair() -> Form {
+        Form::Spsc(SpscLayout::new(4096, Some(100)).unwrap())
+    }
+
+    fn lanes() -> Form {
+        Form::Mpmc(MpmcLayout::new(1 << 20, Some(10_000), 3, 5).unwrap())
     }
 
     #[test]
-    fn sizes_grow_to_what_fits() {
-        let size = |capacity, max| Geometry::new(capacity, max, Wait::Spin, false).map(|g| g.bounds);
-        assert_eq!(size(0, None), Some(Bounds { capacity: 4096, max_message: 2032 }));
-        assert_eq!(size(4097, None), Some(Bounds { capacity: 8192, max_message: 4080 }));
-        assert_eq!(size(0, Some(2033)), Some(Bounds { capacity: 8192, max_message: 2033 }));
-        assert_eq!(size(MAX_CAPACITY, None).map(|b| b.capacity), Some(MAX_CAPACITY));
-        assert_eq!(size(MAX_CAPACITY + 1, None), None);
-        assert_eq!(size(u64::MAX, None), None);
-        assert_eq!(size(0, Some(u64::MAX)), None);
+    fn what_is_written_reads_back() {
+        for form in [pair(), lanes()] {
+            let (header, geometry) = written(form);
+            assert_eq!(Geometry::check(&header, geometry.total()), Ok(geometry));
+            assert_eq!(geometry.form, form);
+        }
+    }
+
+    fn reject(form: Form, change: &dyn Fn(&mut Header)) -> Rejected {
+        let (mut header, geometry) = written(form);
+        change(&mut header);
+        Geometry::check(&header, geometry.total()).unwrap_err()
     }
 
     #[test]
     fn each_damage_is_told() {
-        let (good, geometry) = written();
-        let total = geometry.total();
-        let reject = |change: &dyn Fn(&mut Header)| {
-            let mut header = good;
-            change(&mut header);
-            Geometry::check(&header, total).unwrap_err()
-        };
-        assert_eq!(reject(&|h| h.magic[0] ^= 1), Rejected::Foreign);
-        assert_eq!(reject(&|h| h.version = 2), Rejected::Newer);
-        assert_eq!(reject(&|h| h.incompatible |= 1 << 40), Rejected::Newer);
-        assert_eq!(reject(&|h| h.ring = 9), Rejected::Newer);
-        assert_eq!(reject(&|h| h.wait = 9), Rejected::Newer);
-        assert_eq!(reject(&|h| h.ready = 0), Rejected::NotReady);
-        let damaged = |change: &dyn Fn(&mut Header)| matches!(reject(change), Rejected::Damaged(_));
-        assert!(damaged(&|h| h.incompatible = 0));
-        assert!(damaged(&|h| h.capacity = 4095));
+        for form in [pair(), lanes()] {
+            let reject = |change: &dyn Fn(&mut Header)| reject(form, change);
+            assert_eq!(reject(&|h| h.magic[0] ^= 1), Rejected::Foreign);
+            assert_eq!(reject(&|h| h.version = 2), Rejected::Newer);
+            assert_eq!(reject(&|h| h.incompatible |= 1 << 40), Rejected::Newer);
+            assert_eq!(reject(&|h| h.ring = 9), Rejected::Newer);
+            assert_eq!(reject(&|h| h.wait = 9), Rejected::Newer);
+            assert_eq!(reject(&|h| h.ready = 0), Rejected::NotReady);
+            let damaged = |change: &dyn Fn(&mut Header)| matches!(reject(change), Rejected::Damaged(_));
+            assert!(damaged(&|h| h.incompatible = 0));
+            assert!(damaged(&|h| h.capacity += 1));
+            assert!(damaged(&|h| h.max_message = 1 << 40));
+            assert!(damaged(&|h| h.parts[1] = h.parts[0]));
+            assert!(damaged(&|h| h.parts[0] = 0));
+            assert!(damaged(&|h| h.parts[3] += 8));
+            assert!(damaged(&|h| h.parts[3] = u64::MAX - 4095));
+            assert!(damaged(&|h| h.total += 1));
+            let (good, geometry) = written(form);
+            let short = Geometry::check(&good, geometry.total() - 1);
+            assert_eq!(short, Err(Rejected::Damaged("it is shorter than its header says")));
+        }
+    }
+
+    #[test]
+    fn each_damage_of_a_pair_is_told() {
+        let damaged = |change: &dyn Fn(&mut Header)| matches!(reject(pair(), change), Rejected::Damaged(_));
         assert!(damaged(&|h| h.capacity = 2048));
         assert!(damaged(&|h| h.capacity = 1 << 40));
         assert!(damaged(&|h| h.capacity = 8192));
         assert!(damaged(&|h| h.max_message = 4096));
-        assert!(damaged(&|h| h.consumer = h.producer));
-        assert!(damaged(&|h| h.producer = 0));
-        assert!(damaged(&|h| h.data += 8));
-        assert!(damaged(&|h| h.data = u64::MAX - 4095));
-        assert!(damaged(&|h| h.total += 1));
-        assert_eq!(Geometry::check(&good, total - 1), Err(Rejected::Damaged("it is shorter than its header says")));
+    }
+
+    #[test]
+    fn each_damage_of_lanes_is_told() {
+        let damaged = |change: &dyn Fn(&mut Header)| matches!(reject(lanes(), change), Rejected::Damaged(_));
+        assert!(damaged(&|h| h.lanes.lanes = 0));
+        assert!(damaged(&|h| h.lanes.lanes = 65));
+        assert!(damaged(&|h| h.lanes.consumers = 63));
+        assert!(damaged(&|h| h.lanes.max_deliveries = 0));
+        assert!(damaged(&|h| h.lanes.max_deliveries = 16));
+        assert!(damaged(&|h| h.lanes.chunk = 0));
+        assert!(damaged(&|h| h.lanes.chunk += 8));
+        assert!(damaged(&|h| h.lanes.slots += 1));
+        assert!(damaged(&|h| h.lanes.slots = 1 << 60));
+        assert!(damaged(&|h| h.lanes.lane_bytes += 4096));
+        assert!(damaged(&|h| h.lanes.pools[0][0] = 64));
+        assert!(damaged(&|h| h.lanes.pools[0] = [0, 0]));
+        assert!(damaged(&|h| h.lanes.pools[1][1] = 0));
+        assert!(damaged(&|h| h.lanes.pools[0][1] = u32::MAX));
+        assert!(damaged(&|h| h.max_message += 64));
     }
 }

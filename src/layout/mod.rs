@@ -4,14 +4,22 @@
 //! checked there; from then on only the private [`Geometry`] is believed.
 
 mod header;
+mod kind;
+mod mpmc;
 mod side;
+mod spsc;
 mod strategy;
-mod view;
 
-pub(crate) use header::{Geometry, Rejected};
+pub(crate) use header::{Form, Geometry, Rejected};
+pub use kind::{ParseRingError, Ring};
+pub(crate) use mpmc::{LaneView, MpmcLayout, MpmcView};
 pub(crate) use side::{Participant, Side};
+pub(crate) use spsc::{SpscLayout, View};
 pub use strategy::{ParseWaitError, Wait};
-pub(crate) use view::View;
 
 /// The unit in which each side's words are kept apart, in bytes.
 pub(crate) const PAGE: u64 = 4096;
+/// From one semaphore to the next, in bytes.
+const SEMAPHORE: u64 = 128;
+
+static_assertions::const_assert!(size_of::<crate::sys::semaphore::RawSemaphore>() <= SEMAPHORE as usize);

@@ -19,6 +19,8 @@ pub(crate) struct Participant {
     pub(crate) start_time: AtomicU64,
     /// The kernel's random number of this boot, as two words.
     pub(crate) boot_id: [AtomicU64; 2],
+    /// Of a consumer among many: not 0 if messages that it held when it died are to be dropped.
+    pub(crate) drops: AtomicU32,
 }
 
 /// The page of one side.
@@ -48,6 +50,7 @@ static_assertions::const_assert_eq!(std::mem::offset_of!(Participant, pid), 12);
 static_assertions::const_assert_eq!(std::mem::offset_of!(Participant, pid_namespace), 16);
 static_assertions::const_assert_eq!(std::mem::offset_of!(Participant, start_time), 24);
 static_assertions::const_assert_eq!(std::mem::offset_of!(Participant, boot_id), 32);
+static_assertions::const_assert_eq!(std::mem::offset_of!(Participant, drops), 48);
 static_assertions::const_assert_eq!(std::mem::offset_of!(Side, cursor), 128);
 static_assertions::const_assert_eq!(std::mem::offset_of!(Cursor, taken), 0);
 static_assertions::const_assert_eq!(std::mem::offset_of!(Cursor, released), 8);

@@ -18,29 +18,51 @@
 //! A leaver never waits: it records that it left, gives up its proof, and then tries for the membership lock, to remove
 //! the segment if that is now due. If somebody else has the lock, that one looks again after unlocking: of two leavers the
 //! later to record itself is seen by the one who unlocks later.
+//!
+//! # Many
+//! In a ring of many producers and consumers there is a chair for each, and one more lock for each chair: that of whoever
+//! recovers its dead holder. It dies with the recoverer, and the next one starts over: taking back what the dead one held is
+//! idempotent, and only then is the death recorded and the chair free. A recoverer that is stopped keeps
+//! others from this one chair, and from nothing else.
 
+mod crew;
 mod seat;
 mod tenure;
 
+pub(crate) use crew::{Census, Crew, Membership};
 pub(crate) use seat::{Seat, join};
 pub(crate) use tenure::{State, Status, Tenure, status};
 
-use crate::layout::{Participant, View};
+use std::ops::Range;
 
-/// What one can be in a ring with one producer and one consumer.
+use crate::layout::{Form, Participant, View};
+
+/// What one can be in a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Producer,
     Consumer,
 }
 
+/// A place at a ring: the record of who holds it, and the locks of which one proves the holder alive.
+#[derive(Clone, Debug)]
+pub(crate) struct Chair<'a> {
+    participant: &'a Participant,
+    proofs: Range<u32>,
+}
+
 /// Serialises joining and removing.
 const MEMBERSHIP: u32 = 0;
-/// Locks for each role: one in use, and spares for when a forked child keeps a dead holder's lock.
+/// Locks for each role of a ring with two: one in use, and spares for when a forked child keeps a dead holder's lock.
 const PER_ROLE: u32 = 8;
 
 /// How many locks a segment needs.
-pub(crate) const LOCKS: u32 = 1 + 2 * PER_ROLE;
+pub(crate) fn locks_of(form: &Form) -> u32 {
+    match form {
+        Form::Spsc(_) => 1 + 2 * PER_ROLE,
+        Form::Mpmc(layout) => crew::locks_of(layout.lanes),
+    }
+}
 
 impl Role {
     /// The other one.
@@ -59,9 +81,10 @@ impl Role {
         }
     }
 
-    fn locks(self) -> std::ops::Range<u32> {
+    /// Its place at a ring with two.
+    pub(crate) fn chair(self, view: &View) -> Chair<'_> {
         let first = 1 + self as u32 * PER_ROLE;
-        first..first + PER_ROLE
+        Chair { participant: self.participant(view), proofs: first..first + PER_ROLE }
     }
 }
 

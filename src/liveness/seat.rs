@@ -1,6 +1,6 @@
 //! Taking a role, and giving it up.
 
-use super::{MEMBERSHIP, Role, Status, Tenure, status};
+use super::{Chair, MEMBERSHIP, Role, Status, Tenure, status};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::View;
 use crate::segment::{Locks, Segment};
@@ -35,7 +35,7 @@ fn join_locked(segment: &Segment, view: &View, role: Role, me: &ProcessId, locks
     if !segment.is_current()? {
         return Err(Error::removed(tried(), segment));
     }
-    match status(view, role, locks)?.1 {
+    match status(&role.chair(view), locks)?.1 {
         Status::Vacant | Status::Left | Status::Dead { .. } => {}
         Status::Alive { pid } => {
             return Err(Error::new(ErrorKind::RoleTaken { pid }, tried(), segment)
@@ -46,7 +46,7 @@ fn join_locked(segment: &Segment, view: &View, role: Role, me: &ProcessId, locks
                 .advise("end that process; its role is free as soon as it is gone"));
         }
     }
-    for lock in role.locks() {
+    for lock in role.chair(view).proofs {
         if locks.try_acquire(lock)? {
             Tenure::record_joined(role.participant(view), me, lock);
             return Ok(lock);
@@ -59,7 +59,7 @@ fn join_locked(segment: &Segment, view: &View, role: Role, me: &ProcessId, locks
 impl Seat {
     /// What has become of the peer.
     pub(crate) fn peer(&self, view: &View) -> Result<(Tenure, Status)> {
-        status(view, self.role.peer(), &self.locks)
+        status(&self.role.peer().chair(view), &self.locks)
     }
 
     /// Records that the role is free. The caller then tells the peer, and calls [`vacate`](Self::vacate).
@@ -75,9 +75,23 @@ impl Seat {
 }
 
 fn remove_if_abandoned(segment: &Segment, view: &View, persist: bool, locks: &Locks) {
-    while !persist && is_abandoned(view, locks) && locks.try_acquire(MEMBERSHIP).unwrap_or(false) {
+    remove_if(segment, persist, locks, || {
+        let free = |role: Role| is_free(&role.chair(view), locks);
+        free(Role::Producer) && free(Role::Consumer) && crate::ring::spsc::is_drained(view)
+    });
+}
+
+/// Nobody alive holds it.
+pub(super) fn is_free(chair: &Chair<'_>, locks: &Locks) -> bool {
+    matches!(status(chair, locks), Ok((_, Status::Vacant | Status::Left | Status::Dead { .. })))
+}
+
+/// Removes a segment that is not to persist, if it is abandoned: if nobody alive is attached and every message has been given
+/// back.
+pub(super) fn remove_if(segment: &Segment, persist: bool, locks: &Locks, is_abandoned: impl Fn() -> bool) {
+    while !persist && is_abandoned() && locks.try_acquire(MEMBERSHIP).unwrap_or(false) {
         // Again, under the lock: nobody can have joined since.
-        let abandoned = is_abandoned(view, locks);
+        let abandoned = is_abandoned();
         if abandoned {
             // Whoever may not remove it, as in another's sticky directory, leaves it for `remove` or the next user; there is
             // nobody to tell.
@@ -88,10 +102,4 @@ fn remove_if_abandoned(segment: &Segment, view: &View, persist: bool, locks: &Lo
             break;
         }
     }
-}
-
-/// Nobody alive is attached, and every message has been given back.
-fn is_abandoned(view: &View, locks: &Locks) -> bool {
-    let free = |role| matches!(status(view, role, locks), Ok((_, Status::Vacant | Status::Left | Status::Dead { .. })));
-    free(Role::Producer) && free(Role::Consumer) && crate::ring::spsc::is_drained(view)
 }

@@ -1,8 +1,8 @@
 //! The record of a role's holder, and what has become of that holder.
 
-use super::Role;
+use super::Chair;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layout::{Participant, View};
+use crate::layout::Participant;
 use crate::primitive::Ordering;
 use crate::segment::Locks;
 use crate::sys::process::{Fate, ProcessId};
@@ -79,6 +79,13 @@ impl Tenure {
         // Pairs with `load`: who sees it sees all that was published.
         participant.tenure.store(Self::new(last.generation(), last.deaths(), State::Left).0, Ordering::Release);
     }
+
+    /// The caller has found the holder dead, and nobody else may do so now.
+    pub(super) fn record_died(participant: &Participant) {
+        let last = Self::load(participant);
+        // Pairs with `load`: who sees it sees all that was recovered.
+        participant.tenure.store(Self::new(last.generation(), last.deaths() + 1, State::Left).0, Ordering::Release);
+    }
 }
 
 /// What has become of a role's holder.
@@ -105,16 +112,16 @@ pub(crate) enum Status {
     Left,
 }
 
-/// Finds out what has become of the holder of `role`, and says with it the tenure it speaks of.
-pub(crate) fn status(view: &View, role: Role, locks: &Locks) -> Result<(Tenure, Status)> {
-    let participant = role.participant(view);
+/// Finds out what has become of the holder of a chair, and says with it the tenure it speaks of.
+pub(crate) fn status(chair: &Chair<'_>, locks: &Locks) -> Result<(Tenure, Status)> {
+    let participant = chair.participant;
     let mut tenure = Tenure::load(participant);
     // A record that changes under us belongs to somebody who joins or leaves right now, under a lock: few do while we look.
     for _ in 0..4 {
         let status = match tenure.state() {
             State::Vacant => Status::Vacant,
             State::Left => Status::Left,
-            State::Present => present(participant, role, locks)?,
+            State::Present => present(chair, locks)?,
         };
         let again = Tenure::load(participant);
         if again == tenure {
@@ -126,7 +133,8 @@ pub(crate) fn status(view: &View, role: Role, locks: &Locks) -> Result<(Tenure, 
     Ok((tenure, Status::Alive { pid: participant.pid.load(Ordering::Relaxed) }))
 }
 
-fn present(participant: &Participant, role: Role, locks: &Locks) -> Result<Status> {
+fn present(chair: &Chair<'_>, locks: &Locks) -> Result<Status> {
+    let participant = chair.participant;
     // Relaxed: ordered behind the load of the tenure that the caller made; checked by its second load.
     let lock = participant.lock.load(Ordering::Relaxed);
     let pid = participant.pid.load(Ordering::Relaxed);
@@ -137,7 +145,7 @@ fn present(participant: &Participant, role: Role, locks: &Locks) -> Result<Statu
         start_time: participant.start_time.load(Ordering::Relaxed),
     };
     // The lock first, the process after: see `ProcessId::fate`.
-    let held = role.locks().contains(&lock)
+    let held = chair.proofs.contains(&lock)
         && match locks.is_held(lock) {
             // Those who have a removed ring open still use it, but System V takes the locks away with the name.
             Err(e) if e.is_removed() => true,
@@ -176,8 +184,8 @@ mod tests {
     fn the_lock_and_the_process_decide_together() {
         let segment = Segment::heap(4096, |_| {}).unwrap();
         let [holder, judge] = [(); 2].map(|()| segment.locks().unwrap());
-        let role = Role::Consumer;
-        let [held, free] = [role.locks().start, role.locks().start + 1];
+        let proofs = 5..9;
+        let [held, free] = [5, 6];
         assert!(holder.try_acquire(held).unwrap());
         let me = ProcessId::current().unwrap();
         let pid = me.pid;
@@ -197,13 +205,13 @@ mod tests {
                     pid_namespace: zero(),
                     start_time: zero(),
                     boot_id: [zero(), zero()],
+                    drops: AtomicU32::new(0),
                 };
                 Tenure::record_joined(&participant, &process, lock);
-                present(&participant, role, &judge).unwrap()
+                present(&Chair { participant: &participant, proofs: proofs.clone() }, &judge).unwrap()
             };
             assert_eq!((judged(held), judged(free)), (when_held, when_free), "{process:?}");
-            let foreign = Role::Producer.locks().start;
-            assert_eq!(judged(foreign), when_free, "not a lock of that role");
+            assert_eq!(judged(4), when_free, "not a lock of that chair");
         }
     }
 }

@@ -28,6 +28,7 @@
 //! The shape is that of Aeron's and BBQueue's records (length first, padding at the end of a lap), without a tail index;
 //! the cached opposite position is Lamport's queue as improved by FastForward, MCRingBuffer and rtrb.
 
+use super::Violation;
 use super::record::{HEADER, Header, stride};
 use crate::primitive::{AtomicU64, Ordering};
 
@@ -57,10 +58,6 @@ pub trait Words {
     /// The consumer's positions.
     fn cursor(&self) -> &Cursor;
 }
-
-/// The ring holds what no correct peer writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Violation;
 
 /// The size of a ring and of its messages, in bytes. The capacity is a power of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! Addresses: one line of text that says where a channel lives and what it is made of.
 
 use crate::{
-    layout::Wait,
+    layout::{Ring, Wait},
+    ring::mpmc::{MAX_DELIVERIES, MAX_PRODUCERS},
     segment::{Key, Name},
     units::ByteSize,
 };
@@ -26,7 +27,9 @@ use std::{
 ///
 /// | key | value |
 /// |---|---|
-/// | `ring` | `spsc` |
+/// | `ring` | `spsc` or `mpmc` |
+/// | `producers` | with `mpmc`, how many it has room for: 1 to 64 |
+/// | `max_deliveries` | with `mpmc`, how often a message is delivered at most: 1 to 15 |
 /// | `capacity`, `max_message` | a [`ByteSize`] |
 /// | `wait` | `spin`, `futex` or `sem` |
 /// | `perm` | octal, at most `0777`; not with `anon:` |
@@ -48,6 +51,8 @@ use std::{
 pub struct Address {
     target: Target,
     ring: Option<Ring>,
+    producers: Option<u32>,
+    max_deliveries: Option<u32>,
     capacity: Option<ByteSize>,
     max_message: Option<ByteSize>,
     wait: Option<Wait>,
@@ -65,14 +70,6 @@ pub enum Target {
     Anonymous(String),
 }
 
-/// The algorithm of a ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Ring {
-    /// One producer, one consumer.
-    Spsc,
-}
-
 impl Address {
     /// Where the channel lives.
     pub fn target(&self) -> &Target {
@@ -82,6 +79,16 @@ impl Address {
     /// The ring asked for.
     pub fn ring(&self) -> Option<Ring> {
         self.ring
+    }
+
+    /// How many producers the ring is to have room for.
+    pub fn producers(&self) -> Option<u32> {
+        self.producers
+    }
+
+    /// How often the ring is to deliver a message at most.
+    pub fn max_deliveries(&self) -> Option<u32> {
+        self.max_deliveries
     }
 
     /// The bytes the ring is to hold.
@@ -116,6 +123,8 @@ impl fmt::Display for Address {
         f.write_str(&target)?;
         let options = [
             self.ring.map(|ring| format!("ring={ring}")),
+            self.producers.map(|count| format!("producers={count}")),
+            self.max_deliveries.map(|count| format!("max_deliveries={count}")),
             self.capacity.map(|size| format!("capacity={size}")),
             self.max_message.map(|size| format!("max_message={size}")),
             self.wait.map(|wait| format!("wait={wait}")),
@@ -142,14 +151,6 @@ impl fmt::Display for Target {
             Self::Segment(Name::SysV(Key::Raw(key))) => write!(f, "sysv:?key={key:#x}"),
             Self::Segment(Name::File(path)) => write!(f, "file://{}", Encoded(path.as_os_str().as_bytes())),
             Self::Anonymous(name) => write!(f, "anon:{}", Encoded(name.as_bytes())),
-        }
-    }
-}
-
-impl fmt::Display for Ring {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Spsc => f.write_str("spsc"),
         }
     }
 }
@@ -184,9 +185,13 @@ fn parse(given: &str) -> Result<Address, String> {
     let (place, query) = given.split_once('?').map_or((given, None), |(place, query)| (place, Some(query)));
     let (scheme, rest) = place.split_once(':').ok_or_else(|| format!("it has no scheme; {SCHEMES}"))?;
     let allowed: &[&str] = match scheme {
-        "shm" | "file" => &["ring", "capacity", "max_message", "wait", "perm", "persist"],
-        "sysv" => &["id", "key", "ring", "capacity", "max_message", "wait", "perm", "persist"],
-        "anon" => &["ring", "capacity", "max_message", "wait"],
+        "shm" | "file" => {
+            &["ring", "producers", "max_deliveries", "capacity", "max_message", "wait", "perm", "persist"]
+        }
+        "sysv" => {
+            &["id", "key", "ring", "producers", "max_deliveries", "capacity", "max_message", "wait", "perm", "persist"]
+        }
+        "anon" => &["ring", "producers", "max_deliveries", "capacity", "max_message", "wait"],
         _ => return Err(format!("unknown scheme {scheme:?}; {SCHEMES}")),
     };
     let options = Options::parse(query, allowed)?;
@@ -200,7 +205,11 @@ fn parse(given: &str) -> Result<Address, String> {
     };
     Ok(Address {
         target,
-        ring: options.read_with("ring", parse_ring)?,
+        ring: options.read("ring")?,
+        producers: options.read_with("producers", |value| parse_count(value, "producers", MAX_PRODUCERS))?,
+        max_deliveries: options.read_with("max_deliveries", |value| {
+            parse_count(value, "max_deliveries", MAX_DELIVERIES)
+        })?,
         capacity: options.read("capacity")?,
         max_message: options.read("max_message")?,
         wait: options.read("wait")?,
@@ -270,12 +279,11 @@ fn parse_raw_key(value: &str) -> Result<i32, String> {
     }
 }
 
-fn parse_ring(value: &str) -> Result<Ring, String> {
-    match value {
-        "spsc" => Ok(Ring::Spsc),
-        "mpmc" => Err("ring=mpmc is not available in this version; allowed is ring=spsc".to_owned()),
-        _ => Err(format!("ring={value} is unknown; allowed is ring=spsc")),
-    }
+fn parse_count(value: &str, key: &str, most: u32) -> Result<u32, String> {
+    digits_only(value, 10)
+        .and_then(|digits| digits.parse().ok())
+        .filter(|count| (1..=most).contains(count))
+        .ok_or_else(|| format!("{key}={value} is not a number from 1 to {most}"))
 }
 
 fn parse_perm(value: &str) -> Result<u32, String> {

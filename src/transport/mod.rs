@@ -9,7 +9,7 @@ mod open;
 mod receiver;
 mod sender;
 
-pub use address::{Address, ParseAddressError, Ring, Target};
+pub use address::{Address, ParseAddressError, Target};
 pub use open::Trusted;
 pub use receiver::{Batch, Delivery, Message, Messages, Receiver};
 pub use sender::{Outgoing, PartialSend, SendGrant, Sender};

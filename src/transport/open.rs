@@ -6,9 +6,9 @@ use super::address::{Address, Target};
 use super::anonymous;
 use super::receiver::Receiver;
 use super::sender::Sender;
-use crate::channel::spsc::{Consumer, Producer};
-use crate::channel::{Attachment, Options, Place, attach};
+use crate::channel::{Attachment, Options, Place, attach, mpmc, spsc};
 use crate::error::{Error, ErrorKind, Result};
+use crate::layout::Ring;
 use crate::liveness::Role;
 use crate::units::ByteSize;
 
@@ -16,12 +16,13 @@ impl Options {
     /// Becomes the sender at `address`. Either side may come first; who comes first creates the ring.
     ///
     /// # Errors
-    /// [`RoleTaken`](ErrorKind::RoleTaken) if another process, or this one, is the sender already;
+    /// [`RoleTaken`](ErrorKind::RoleTaken) if another process, or this one, is the sender already, of a ring with one;
+    /// [`NoSpace`](ErrorKind::NoSpace) if a ring of many has as many as it takes;
     /// [`Mismatch`](ErrorKind::Mismatch) if the ring exists and is not as wanted;
     /// [`InvalidInput`](ErrorKind::InvalidInput) if address and options contradict each other; and whatever keeps the ring
     /// from being created or opened.
     pub fn sender(&self, address: &Address) -> Result<Sender> {
-        Ok(Sender::new(self.join(address, Role::Producer)?.into_producer()?))
+        Sender::new(self.join_as(address, Role::Producer, None)?)
     }
 
     /// Becomes the receiver at `address`. Either side may come first; who comes first creates the ring.
@@ -29,10 +30,10 @@ impl Options {
     /// # Errors
     /// As [`sender`](Self::sender).
     pub fn receiver(&self, address: &Address) -> Result<Receiver> {
-        Ok(Receiver::new(self.join(address, Role::Consumer)?.into_consumer()?))
+        Receiver::new(self.join_as(address, Role::Consumer, None)?)
     }
 
-    /// Opens the way to [`Producer`] and [`Consumer`], which lend out references straight into the shared segment.
+    /// Opens the way to [`spsc`] and [`mpmc`] endpoints, which lend out references straight into the shared segment.
     ///
     /// # Safety
     /// As long as an endpoint got from the returned value lives, every process that can write the segment must keep the
@@ -57,8 +58,10 @@ impl Options {
         Trusted(self)
     }
 
-    fn join(&self, address: &Address, role: Role) -> Result<Attachment> {
-        let options = self.merged(address)?;
+    /// Joins a ring, which is of that kind unless address or options say another.
+    fn join_as(&self, address: &Address, role: Role, ring: Option<Ring>) -> Result<Attachment> {
+        let mut options = self.merged(address)?;
+        options.ring = options.ring.or(ring);
         match address.target() {
             Target::Segment(name) => attach(Place::Named(name), &options, role),
             Target::Anonymous(name) => attach(Place::Made(&anonymous::find_or_make(name, &options)?), &options, role),
@@ -68,6 +71,9 @@ impl Options {
     /// These options with what the address says; they must not contradict each other.
     fn merged(&self, address: &Address) -> Result<Options> {
         let mut options = self.clone();
+        merge(address, "ring", &mut options.ring, address.ring(), |ring| ring)?;
+        merge(address, "producers", &mut options.producers, address.producers(), |count| count)?;
+        merge(address, "max_deliveries", &mut options.max_deliveries, address.max_deliveries(), |count| count)?;
         merge(address, "capacity", &mut options.capacity, address.capacity(), ByteSize)?;
         merge(address, "max_message", &mut options.max_message, address.max_message(), ByteSize)?;
         merge(address, "wait", &mut options.wait, address.wait(), |wait| wait)?;
@@ -105,19 +111,35 @@ fn merge<T: PartialEq + Copy, S: Display>(
 pub struct Trusted(Options);
 
 impl Trusted {
-    /// Becomes the producer at `address`.
+    /// Becomes the producer of a ring with one, at `address`.
     ///
     /// # Errors
     /// As [`Options::sender`].
-    pub fn producer(&self, address: &Address) -> Result<Producer> {
-        self.0.join(address, Role::Producer)?.into_producer()
+    pub fn producer(&self, address: &Address) -> Result<spsc::Producer> {
+        self.0.join_as(address, Role::Producer, Some(Ring::Spsc))?.into_spsc_producer()
     }
 
-    /// Becomes the consumer at `address`.
+    /// Becomes the consumer of a ring with one, at `address`.
     ///
     /// # Errors
     /// As [`Options::receiver`].
-    pub fn consumer(&self, address: &Address) -> Result<Consumer> {
-        self.0.join(address, Role::Consumer)?.into_consumer()
+    pub fn consumer(&self, address: &Address) -> Result<spsc::Consumer> {
+        self.0.join_as(address, Role::Consumer, Some(Ring::Spsc))?.into_spsc_consumer()
+    }
+
+    /// Becomes a producer of a ring of many, at `address`.
+    ///
+    /// # Errors
+    /// As [`Options::sender`].
+    pub fn mpmc_producer(&self, address: &Address) -> Result<mpmc::Producer> {
+        self.0.join_as(address, Role::Producer, Some(Ring::Mpmc))?.into_mpmc_producer()
+    }
+
+    /// Becomes a consumer of a ring of many, at `address`.
+    ///
+    /// # Errors
+    /// As [`Options::receiver`].
+    pub fn mpmc_consumer(&self, address: &Address) -> Result<mpmc::Consumer> {
+        self.0.join_as(address, Role::Consumer, Some(Ring::Mpmc))?.into_mpmc_consumer()
     }
 }

@@ -3,8 +3,9 @@
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
-use crate::channel::spsc::Consumer;
-use crate::channel::{PeerState, RecvError, deadline_at, deadline_in};
+use crate::channel::{Attachment, PeerState, RecvError, deadline_at, deadline_in, mpmc, spsc};
+use crate::layout::Ring;
+use crate::ring::mpmc::Claim;
 use crate::ring::spsc::Record;
 use crate::sys::copy::copy_racing;
 
@@ -28,38 +29,150 @@ use crate::sys::copy::copy_racing;
 /// ```
 #[derive(Debug)]
 pub struct Receiver {
-    consumer: Consumer,
+    end: End,
     /// The private copy of the message that is lent out.
     buffer: Vec<u8>,
 }
 
+/// The end of whatever carries the messages.
+#[derive(Debug)]
+enum End {
+    Spsc(spsc::Consumer),
+    Mpmc(mpmc::Consumer),
+}
+
+/// A message from there.
+#[derive(Clone, Copy, Debug)]
+enum Taken {
+    Spsc(Record),
+    Mpmc(mpmc::Item),
+}
+
+// What was taken is only ever given to the end that it came from; the other arms can't be reached, and do nothing.
+impl End {
+    #[inline(always)]
+    fn try_take(&mut self) -> Result<Taken, RecvError> {
+        match self {
+            Self::Spsc(consumer) => consumer.try_record().map(Taken::Spsc),
+            Self::Mpmc(consumer) => consumer.try_item().map(Taken::Mpmc),
+        }
+    }
+
+    #[inline(always)]
+    fn take(&mut self, deadline: Option<Duration>) -> Result<Taken, RecvError> {
+        match self {
+            Self::Spsc(consumer) => consumer.record(deadline).map(Taken::Spsc),
+            Self::Mpmc(consumer) => consumer.item(deadline).map(Taken::Mpmc),
+        }
+    }
+
+    #[inline(always)]
+    fn payload(&self, taken: &Taken) -> Option<*const u8> {
+        match (self, taken) {
+            (Self::Spsc(consumer), Taken::Spsc(record)) => Some(consumer.payload(record)),
+            (Self::Mpmc(_), Taken::Mpmc(item)) => Some(item.payload()),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn release(&self, taken: &Taken) {
+        match (self, taken) {
+            (Self::Spsc(consumer), Taken::Spsc(record)) => consumer.release(record.end),
+            (Self::Mpmc(consumer), Taken::Mpmc(item)) => consumer.release(item),
+            _ => {}
+        }
+    }
+
+    /// A longer message stays the next one.
+    fn take_up_to(&mut self, longest: usize) -> Result<Taken, RecvError> {
+        let too_small = |len: u64| match len as usize {
+            needed if needed > longest => Err(RecvError::BufferTooSmall { needed }),
+            _ => Ok(()),
+        };
+        match self {
+            Self::Spsc(consumer) => {
+                let record = consumer.peek(None)?;
+                too_small(record.length())?;
+                consumer.accept(&record);
+                Ok(Taken::Spsc(record))
+            }
+            Self::Mpmc(consumer) => {
+                let item = consumer.item(None)?;
+                too_small(item.len() as u64).inspect_err(|_| consumer.untake(&item))?;
+                Ok(Taken::Mpmc(item))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn delivery(&self, taken: &Taken) -> Delivery {
+        match (self, taken) {
+            (Self::Spsc(consumer), Taken::Spsc(record)) => Delivery {
+                len: record.length() as usize,
+                tag: record.tag(),
+                sequence: record.position,
+                producer: 0,
+                gap: 0,
+                redelivered: consumer.is_redelivered(record),
+            },
+            (_, Taken::Mpmc(item)) => Delivery {
+                len: item.len(),
+                tag: item.tag(),
+                sequence: item.sequence(),
+                producer: item.lane(),
+                gap: item.gap(),
+                redelivered: item.deliveries() > 0,
+            },
+            _ => Delivery::default(),
+        }
+    }
+}
+
 /// What came with a message, besides its bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Delivery {
     /// How many bytes it has.
     pub len: usize,
     /// The sender's number for it.
     pub tag: u32,
-    /// Its position in the ring in bytes: increasing from message to message, over the whole life of the ring.
+    /// With one sender, its position in the ring in bytes: increasing from message to message, over the whole life of the
+    /// ring. With many, its number among all messages of its lane, from 0.
     pub sequence: u64,
+    /// The [lane](super::Sender::lane) of its sender, where there are many.
+    pub producer: u32,
+    /// How many messages of its lane are missing between this one and the last one that this receiver got from there: those
+    /// that other receivers got, or if there are none, those that were dropped. 0 where there is one sender and one receiver.
+    pub gap: u64,
     /// Whether a receiver that died had been handed it already, and may have processed it.
     pub redelivered: bool,
 }
 
 impl Receiver {
-    pub(super) fn new(consumer: Consumer) -> Self {
-        Self { consumer, buffer: Vec::new() }
+    pub(super) fn new(attachment: Attachment) -> crate::error::Result<Self> {
+        let end = match attachment.ring() {
+            Ring::Spsc => End::Spsc(attachment.into_spsc_consumer()?),
+            Ring::Mpmc => End::Mpmc(attachment.into_mpmc_consumer()?),
+        };
+        Ok(Self { end, buffer: Vec::new() })
     }
 
     /// The longest message, in bytes.
     pub fn max_message(&self) -> usize {
-        self.consumer.max_message()
+        match &self.end {
+            End::Spsc(consumer) => consumer.max_message(),
+            End::Mpmc(consumer) => consumer.max_message(),
+        }
     }
 
-    /// Who holds the other end, as the kernel knows it: costs system calls.
+    /// Who holds the other end, as the kernel knows it: costs system calls. Of many senders, one that is alive, if there is
+    /// one.
     pub fn peer(&self) -> PeerState {
-        self.consumer.peer()
+        match &self.end {
+            End::Spsc(consumer) => consumer.peer(),
+            End::Mpmc(consumer) => PeerState::of_many(consumer.peers()),
+        }
     }
 
     /// The next message, if there is one now. Never blocks.
@@ -69,8 +182,8 @@ impl Receiver {
     /// [`Fenced`](RecvError::Fenced) or [`Poisoned`](RecvError::Poisoned).
     #[inline]
     pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
-        let record = self.consumer.try_record()?;
-        Ok(self.message(record))
+        let taken = self.end.try_take()?;
+        Ok(self.message(taken))
     }
 
     /// The next message; waits for it as long as it takes.
@@ -79,8 +192,8 @@ impl Receiver {
     /// As [`try_recv`](Self::try_recv), but not `Empty`.
     #[inline]
     pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
-        let record = self.consumer.record(None)?;
-        Ok(self.message(record))
+        let taken = self.end.take(None)?;
+        Ok(self.message(taken))
     }
 
     /// [`recv`](Self::recv) for at most `timeout`.
@@ -88,8 +201,8 @@ impl Receiver {
     /// # Errors
     /// Also [`Timeout`](RecvError::Timeout).
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message<'_>, RecvError> {
-        let record = self.consumer.record(Some(deadline_in(timeout)))?;
-        Ok(self.message(record))
+        let taken = self.end.take(Some(deadline_in(timeout)))?;
+        Ok(self.message(taken))
     }
 
     /// [`recv`](Self::recv) until `deadline`.
@@ -97,8 +210,8 @@ impl Receiver {
     /// # Errors
     /// Also [`Timeout`](RecvError::Timeout).
     pub fn recv_deadline(&mut self, deadline: Instant) -> Result<Message<'_>, RecvError> {
-        let record = self.consumer.record(Some(deadline_at(deadline)))?;
-        Ok(self.message(record))
+        let taken = self.end.take(Some(deadline_at(deadline)))?;
+        Ok(self.message(taken))
     }
 
     /// Receives the next message into `buffer`; waits for it as long as it takes. It counts as received on return.
@@ -106,15 +219,13 @@ impl Receiver {
     /// # Errors
     /// As [`recv`](Self::recv), and [`BufferTooSmall`](RecvError::BufferTooSmall), which leaves the message the next one.
     pub fn recv_into(&mut self, buffer: &mut [u8]) -> Result<Delivery, RecvError> {
-        let record = self.consumer.peek(None)?;
-        let delivery = self.delivery(&record);
-        if buffer.len() < delivery.len {
-            return Err(RecvError::BufferTooSmall { needed: delivery.len });
+        let taken = self.end.take_up_to(buffer.len())?;
+        let delivery = self.end.delivery(&taken);
+        if let Some(payload) = self.end.payload(&taken) {
+            // SAFETY: the buffer is large enough and private; the message's bytes are mapped.
+            unsafe { copy_racing(buffer.as_mut_ptr(), payload, delivery.len) };
         }
-        self.consumer.accept(&record);
-        // SAFETY: the buffer is large enough and private; the record's bytes are mapped.
-        unsafe { copy_racing(buffer.as_mut_ptr(), self.consumer.payload(&record), delivery.len) };
-        self.consumer.release(record.end);
+        self.end.release(&taken);
         Ok(delivery)
     }
 
@@ -126,18 +237,18 @@ impl Receiver {
     pub fn recv_many(&mut self, max: usize, mut handle: impl FnMut(&[u8], Delivery)) -> Result<usize, RecvError> {
         let mut batch = self.recv_batch(max)?;
         let mut count = 0;
-        while let Some(record) = batch.take() {
-            let delivery = batch.receiver.delivery(&record);
-            batch.in_hand = Some(record);
+        while let Some(taken) = batch.take() {
+            let delivery = batch.receiver.end.delivery(&taken);
+            batch.in_hand = true;
             handle(&batch.receiver.buffer[..delivery.len], delivery);
-            batch.in_hand = None;
-            batch.until = Some(record.end);
+            batch.in_hand = false;
             count += 1;
         }
         Ok(count)
     }
 
-    /// Waits for a message, then yields up to `max` that are there, which count as received together.
+    /// Waits for a message, then yields up to `max` that are there, which count as received together; from a ring of many at most
+    /// 16.
     ///
     /// ```
     /// # use ringway::{Address, Options};
@@ -159,8 +270,7 @@ impl Receiver {
     /// # Errors
     /// As [`recv`](Self::recv).
     pub fn recv_batch(&mut self, max: usize) -> Result<Batch<'_>, RecvError> {
-        self.consumer.peek(None)?;
-        Ok(Batch { receiver: self, left: max, until: None, in_hand: None })
+        self.batch(max, None)
     }
 
     /// [`recv_batch`](Self::recv_batch) that waits for at most `timeout`.
@@ -168,8 +278,7 @@ impl Receiver {
     /// # Errors
     /// Also [`Timeout`](RecvError::Timeout).
     pub fn recv_batch_timeout(&mut self, max: usize, timeout: Duration) -> Result<Batch<'_>, RecvError> {
-        self.consumer.peek(Some(deadline_in(timeout)))?;
-        Ok(Batch { receiver: self, left: max, until: None, in_hand: None })
+        self.batch(max, Some(deadline_in(timeout)))
     }
 
     /// The messages as they come, each in a vector of its own, until the sender has left. Blocks.
@@ -177,30 +286,38 @@ impl Receiver {
         Messages { receiver: self, ended: false }
     }
 
-    #[inline(always)]
-    fn message(&mut self, record: Record) -> Message<'_> {
-        self.copy_out(&record);
-        Message { receiver: self, record }
+    fn batch(&mut self, max: usize, deadline: Option<Duration>) -> Result<Batch<'_>, RecvError> {
+        let run = match &mut self.end {
+            End::Spsc(consumer) => {
+                consumer.peek(deadline)?;
+                Run::Spsc { left: max, last: None }
+            }
+            End::Mpmc(consumer) => {
+                let (claim, next) = consumer.batch(max, deadline)?;
+                Run::Mpmc { claim, next }
+            }
+        };
+        Ok(Batch { receiver: self, run, in_hand: false })
     }
 
     #[inline(always)]
-    fn copy_out(&mut self, record: &Record) {
-        let len = record.length() as usize;
-        if self.buffer.len() < len {
-            // Bounded: a record is at most as long as the geometry, which was checked once, allows.
-            self.buffer.resize(len, 0);
-        }
-        // SAFETY: the buffer is large enough and private; the record's bytes are mapped.
-        unsafe { copy_racing(self.buffer.as_mut_ptr(), self.consumer.payload(record), len) };
+    fn message(&mut self, taken: Taken) -> Message<'_> {
+        let delivery = self.copy_out(&taken);
+        Message { receiver: self, taken, delivery }
     }
 
-    fn delivery(&self, record: &Record) -> Delivery {
-        Delivery {
-            len: record.length() as usize,
-            tag: record.tag(),
-            sequence: record.position,
-            redelivered: self.consumer.is_redelivered(record),
+    #[inline(always)]
+    fn copy_out(&mut self, taken: &Taken) -> Delivery {
+        let delivery = self.end.delivery(taken);
+        if self.buffer.len() < delivery.len {
+            // Bounded: a message is at most as long as the geometry, which was checked once, allows.
+            self.buffer.resize(delivery.len, 0);
         }
+        if let Some(payload) = self.end.payload(taken) {
+            // SAFETY: the buffer is large enough and private; the message's bytes are mapped.
+            unsafe { copy_racing(self.buffer.as_mut_ptr(), payload, delivery.len) };
+        }
+        delivery
     }
 }
 
@@ -208,23 +325,39 @@ impl Receiver {
 #[derive(Debug)]
 pub struct Message<'a> {
     receiver: &'a mut Receiver,
-    record: Record,
+    taken: Taken,
+    delivery: Delivery,
 }
 
 impl Message<'_> {
     /// The sender's number for it.
     pub fn tag(&self) -> u32 {
-        self.record.tag()
+        self.delivery.tag
     }
 
-    /// Its position in the ring in bytes: increasing from message to message, over the whole life of the ring.
+    /// Its number in the ring, or in its sender's lane: see [`Delivery::sequence`].
     pub fn sequence(&self) -> u64 {
-        self.record.position
+        self.delivery.sequence
     }
 
-    /// Whether a receiver that died had been handed it already, and may have processed it.
+    /// The lane of its sender: see [`Delivery::producer`].
+    pub fn producer(&self) -> u32 {
+        self.delivery.producer
+    }
+
+    /// How many messages are missing before it: see [`Delivery::gap`].
+    pub fn gap(&self) -> u64 {
+        self.delivery.gap
+    }
+
+    /// Whether a consumer that died had been handed it already, and may have processed it.
     pub fn is_redelivered(&self) -> bool {
-        self.receiver.consumer.is_redelivered(&self.record)
+        self.delivery.redelivered
+    }
+
+    /// All that came with it.
+    pub fn delivery(&self) -> Delivery {
+        self.delivery
     }
 }
 
@@ -233,14 +366,14 @@ impl Deref for Message<'_> {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        &self.receiver.buffer[..self.record.length() as usize]
+        &self.receiver.buffer[..self.delivery.len]
     }
 }
 
 impl Drop for Message<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.receiver.consumer.release(self.record.end);
+        self.receiver.end.release(&self.taken);
     }
 }
 
@@ -248,40 +381,67 @@ impl Drop for Message<'_> {
 #[derive(Debug)]
 pub struct Batch<'a> {
     receiver: &'a mut Receiver,
-    left: usize,
-    /// The end of the last message that will count as received.
-    until: Option<u64>,
-    /// A message whose handler has not returned: if it panics, the message comes again.
-    in_hand: Option<Record>,
+    run: Run,
+    /// The last message's handler has not returned: if it panics, the message comes again.
+    in_hand: bool,
+}
+
+/// How far a batch is.
+#[derive(Debug)]
+enum Run {
+    /// The last record, and the one before.
+    Spsc { left: usize, last: Option<(Record, Option<u64>)> },
+    Mpmc { claim: Claim, next: u32 },
 }
 
 impl Batch<'_> {
     /// The next message, if the batch may have more and there is one now. Never blocks.
     #[expect(clippy::should_implement_trait, reason = "what it lends is overwritten by the next call")]
     pub fn next(&mut self) -> Option<(&[u8], Delivery)> {
-        let record = self.take()?;
-        self.until = Some(record.end);
-        let delivery = self.receiver.delivery(&record);
+        let taken = self.take()?;
+        let delivery = self.receiver.end.delivery(&taken);
         Some((&self.receiver.buffer[..delivery.len], delivery))
     }
 
     /// Copies the next message out.
     #[inline(always)]
-    fn take(&mut self) -> Option<Record> {
-        self.left = self.left.checked_sub(1)?;
-        let record = self.receiver.consumer.take_in_batch()?;
-        self.receiver.copy_out(&record);
-        Some(record)
+    fn take(&mut self) -> Option<Taken> {
+        let taken = match (&mut self.run, &mut self.receiver.end) {
+            (Run::Spsc { left, last }, End::Spsc(consumer)) => {
+                *left = left.checked_sub(1)?;
+                let record = consumer.take_in_batch()?;
+                *last = Some((record, last.map(|(record, _)| record.end)));
+                Taken::Spsc(record)
+            }
+            (Run::Mpmc { claim, next }, End::Mpmc(consumer)) => {
+                // A violation ends the batch; the next call tells it.
+                Taken::Mpmc(consumer.batch_item(claim, next)?.ok()?)
+            }
+            _ => return None,
+        };
+        self.receiver.copy_out(&taken);
+        Some(taken)
     }
 }
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        if let Some(record) = &self.in_hand {
-            self.receiver.consumer.untake(record);
-        }
-        if let Some(until) = self.until {
-            self.receiver.consumer.release(until);
+        match (&self.run, &mut self.receiver.end) {
+            (Run::Spsc { last: Some((record, before)), .. }, End::Spsc(consumer)) => {
+                let done = if self.in_hand {
+                    consumer.untake(record);
+                    *before
+                } else {
+                    Some(record.end)
+                };
+                if let Some(end) = done {
+                    consumer.release(end);
+                }
+            }
+            (Run::Mpmc { claim, next }, End::Mpmc(consumer)) => {
+                consumer.close_batch(*claim, next - u32::from(self.in_hand));
+            }
+            _ => {}
         }
     }
 }

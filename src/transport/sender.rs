@@ -4,9 +4,9 @@ use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 use std::{error, fmt};
 
-use crate::channel::spsc::Producer;
-use crate::channel::{PeerState, SendError, deadline_at, deadline_in};
-use crate::ring::spsc::Reservation;
+use crate::channel::{Attachment, PeerState, SendError, deadline_at, deadline_in, mpmc, spsc};
+use crate::layout::Ring;
+use crate::ring;
 use crate::sys::copy::copy_racing;
 
 /// The sending end of a channel. Dropping it closes the channel for the receiver, once that has received everything.
@@ -27,9 +27,96 @@ use crate::sys::copy::copy_racing;
 /// ```
 #[derive(Debug)]
 pub struct Sender {
-    producer: Producer,
+    end: End,
     /// Where grants are built.
     buffer: Vec<u8>,
+}
+
+/// The end of whatever carries the messages.
+#[derive(Debug)]
+enum End {
+    Spsc(spsc::Producer),
+    Mpmc(mpmc::Producer),
+}
+
+/// Room for one message there.
+#[derive(Clone, Copy, Debug)]
+enum Room {
+    Spsc(ring::spsc::Reservation),
+    Mpmc(ring::mpmc::Reservation),
+}
+
+impl Room {
+    #[inline(always)]
+    fn length(&self) -> u64 {
+        match self {
+            Self::Spsc(reservation) => reservation.length(),
+            Self::Mpmc(reservation) => reservation.length(),
+        }
+    }
+}
+
+// A room is only ever given to the end that it came from; the other arms can't be reached, and do nothing.
+impl End {
+    #[inline(always)]
+    fn try_room(&mut self, len: usize) -> Result<Room, SendError> {
+        match self {
+            Self::Spsc(producer) => producer.try_reservation(len).map(Room::Spsc),
+            Self::Mpmc(producer) => producer.try_reservation(len).map(Room::Mpmc),
+        }
+    }
+
+    #[inline(always)]
+    fn room(&mut self, len: usize, deadline: Option<Duration>) -> Result<Room, SendError> {
+        match self {
+            Self::Spsc(producer) => producer.reservation(len, deadline).map(Room::Spsc),
+            Self::Mpmc(producer) => producer.reservation(len, deadline).map(Room::Mpmc),
+        }
+    }
+
+    #[inline(always)]
+    fn copy_in(&self, room: &Room, payload: &[u8]) {
+        debug_assert!(payload.len() as u64 <= room.length());
+        let target = match (self, room) {
+            (Self::Spsc(producer), Room::Spsc(reservation)) => producer.payload(*reservation),
+            (Self::Mpmc(producer), Room::Mpmc(reservation)) => producer.payload(reservation),
+            _ => return,
+        };
+        // SAFETY: as many bytes are reserved and mapped; a private slice can't overlap them.
+        unsafe { copy_racing(target, payload.as_ptr(), payload.len()) };
+    }
+
+    #[inline(always)]
+    fn commit(&mut self, room: Room, used: usize, tag: u32) -> u64 {
+        match (self, room) {
+            (Self::Spsc(producer), Room::Spsc(reservation)) => producer.commit(reservation, used, tag),
+            (Self::Mpmc(producer), Room::Mpmc(reservation)) => producer.commit(reservation, used, tag),
+            _ => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn commit_in_batch(&mut self, room: Room, used: usize, tag: u32) {
+        match (self, room) {
+            (Self::Spsc(producer), Room::Spsc(reservation)) => producer.commit_in_batch(reservation, used, tag),
+            (Self::Mpmc(producer), Room::Mpmc(reservation)) => producer.commit_in_batch(reservation, used, tag),
+            _ => 0,
+        };
+    }
+
+    fn publish(&mut self) {
+        match self {
+            Self::Spsc(producer) => producer.publish(),
+            Self::Mpmc(producer) => producer.publish(),
+        };
+    }
+
+    fn is_usable(&self) -> bool {
+        match self {
+            Self::Spsc(producer) => producer.is_usable(),
+            Self::Mpmc(producer) => producer.is_usable(),
+        }
+    }
 }
 
 /// A message to send: its bytes and the user's number for it, 0 unless said.
@@ -54,18 +141,37 @@ impl<'a, T: AsRef<[u8]> + ?Sized> From<(&'a T, u32)> for Outgoing<'a> {
 }
 
 impl Sender {
-    pub(super) fn new(producer: Producer) -> Self {
-        Self { producer, buffer: Vec::new() }
+    pub(super) fn new(attachment: Attachment) -> crate::error::Result<Self> {
+        let end = match attachment.ring() {
+            Ring::Spsc => End::Spsc(attachment.into_spsc_producer()?),
+            Ring::Mpmc => End::Mpmc(attachment.into_mpmc_producer()?),
+        };
+        Ok(Self { end, buffer: Vec::new() })
     }
 
     /// The longest message, in bytes.
     pub fn max_message(&self) -> usize {
-        self.producer.max_message()
+        match &self.end {
+            End::Spsc(producer) => producer.max_message(),
+            End::Mpmc(producer) => producer.max_message(),
+        }
     }
 
-    /// Who holds the other end, as the kernel knows it: costs system calls.
+    /// The lane through which the messages of this sender go, in a ring of many; 0 in another one.
+    pub fn lane(&self) -> u32 {
+        match &self.end {
+            End::Spsc(_) => 0,
+            End::Mpmc(producer) => producer.lane(),
+        }
+    }
+
+    /// Who holds the other end, as the kernel knows it: costs system calls. Of many receivers, one that is alive, if there is
+    /// one.
     pub fn peer(&self) -> PeerState {
-        self.producer.peer()
+        match &self.end {
+            End::Spsc(producer) => producer.peer(),
+            End::Mpmc(producer) => PeerState::of_many(producer.peers()),
+        }
     }
 
     /// Sends a message if there is room now, and returns its sequence. Never blocks.
@@ -76,8 +182,8 @@ impl Sender {
     #[inline]
     pub fn try_send<'m>(&mut self, message: impl Into<Outgoing<'m>>) -> Result<u64, SendError> {
         let message = message.into();
-        let reservation = self.producer.try_reservation(message.payload.len())?;
-        Ok(self.fill(reservation, message))
+        let room = self.end.try_room(message.payload.len())?;
+        Ok(self.fill(room, message))
     }
 
     /// Sends a message; waits for room as long as it takes.
@@ -118,7 +224,7 @@ impl Sender {
         struct Batch<'a>(&'a mut Sender);
         impl Drop for Batch<'_> {
             fn drop(&mut self) {
-                self.0.producer.publish();
+                self.0.end.publish();
             }
         }
 
@@ -126,10 +232,10 @@ impl Sender {
         let mut sent = 0;
         for message in messages {
             let message = message.into();
-            let reservation = batch.0.producer.reservation(message.payload.len(), None);
-            let reservation = reservation.map_err(|error| PartialSend { sent, error })?;
-            batch.0.copy_in(reservation, message.payload);
-            batch.0.producer.commit_in_batch(reservation, message.payload.len(), message.tag);
+            let room = batch.0.end.room(message.payload.len(), None);
+            let room = room.map_err(|error| PartialSend { sent, error })?;
+            batch.0.end.copy_in(&room, message.payload);
+            batch.0.end.commit_in_batch(room, message.payload.len(), message.tag);
             sent += 1;
         }
         Ok(sent)
@@ -141,30 +247,23 @@ impl Sender {
     /// # Errors
     /// As [`send`](Self::send).
     pub fn reserve(&mut self, len: usize) -> Result<SendGrant<'_>, SendError> {
-        let reservation = self.producer.reservation(len, None)?;
+        let room = self.end.room(len, None)?;
         if self.buffer.len() < len {
             self.buffer.resize(len, 0);
         }
-        Ok(SendGrant { sender: self, reservation, tag: 0 })
+        Ok(SendGrant { sender: self, room, tag: 0 })
     }
 
     #[inline(always)]
     fn send_until(&mut self, message: Outgoing<'_>, deadline: Option<Duration>) -> Result<u64, SendError> {
-        let reservation = self.producer.reservation(message.payload.len(), deadline)?;
-        Ok(self.fill(reservation, message))
+        let room = self.end.room(message.payload.len(), deadline)?;
+        Ok(self.fill(room, message))
     }
 
     #[inline(always)]
-    fn fill(&mut self, reservation: Reservation, message: Outgoing<'_>) -> u64 {
-        self.copy_in(reservation, message.payload);
-        self.producer.commit(reservation, message.payload.len(), message.tag)
-    }
-
-    #[inline(always)]
-    fn copy_in(&self, reservation: Reservation, payload: &[u8]) {
-        debug_assert!(payload.len() as u64 <= reservation.length());
-        // SAFETY: as many bytes are reserved and mapped; a private slice can't overlap them.
-        unsafe { copy_racing(self.producer.payload(reservation), payload.as_ptr(), payload.len()) };
+    fn fill(&mut self, room: Room, message: Outgoing<'_>) -> u64 {
+        self.end.copy_in(&room, message.payload);
+        self.end.commit(room, message.payload.len(), message.tag)
     }
 }
 
@@ -173,7 +272,7 @@ impl Sender {
 #[must_use = "nothing is sent without commit"]
 pub struct SendGrant<'a> {
     sender: &'a mut Sender,
-    reservation: Reservation,
+    room: Room,
     tag: u32,
 }
 
@@ -186,12 +285,12 @@ impl SendGrant<'_> {
     /// Sends the first `used` bytes, or all if `used` is more, and returns the message's sequence. In a forked child it
     /// sends nothing: the grant is its parent's.
     pub fn commit(self, used: usize) -> u64 {
-        if !self.sender.producer.is_usable() {
-            return self.reservation.position();
+        if !self.sender.end.is_usable() {
+            return 0;
         }
         let used = used.min(self.len());
-        self.sender.copy_in(self.reservation, &self.sender.buffer[..used]);
-        self.sender.producer.commit(self.reservation, used, self.tag)
+        self.sender.end.copy_in(&self.room, &self.sender.buffer[..used]);
+        self.sender.end.commit(self.room, used, self.tag)
     }
 }
 
@@ -199,13 +298,13 @@ impl Deref for SendGrant<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.sender.buffer[..self.reservation.length() as usize]
+        &self.sender.buffer[..self.room.length() as usize]
     }
 }
 
 impl DerefMut for SendGrant<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.sender.buffer[..self.reservation.length() as usize]
+        &mut self.sender.buffer[..self.room.length() as usize]
     }
 }
 

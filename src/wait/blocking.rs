@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::backoff::Backoff;
-use super::event::{Event, Sleep};
+use super::event::Sleep;
 use crate::layout::Wait;
 use crate::primitive::AtomicU32;
 use crate::sys::{clock, cpu, futex, semaphore};
@@ -15,13 +15,23 @@ pub(crate) const SPIN: Duration = Duration::from_micros(20);
 /// Spin hints between two looks at the clock.
 const CLOCK_EVERY: u32 = 64;
 
-/// One side's way to wait, and to wake the other.
+/// Where a waiter announces that it is about to sleep, and on what it then sleeps.
+pub(crate) trait Station {
+    /// The word it sleeps on.
+    fn word(&self) -> &AtomicU32;
+    /// Announces a wait; it may sleep only while the word has the value that is returned.
+    fn announce(&mut self) -> u32;
+    /// Ends the announced wait.
+    fn retract(&mut self);
+}
+
+/// How long a wait may take.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Waiting<'a> {
-    /// What is waited for.
-    pub(crate) event: Event<'a>,
-    /// How.
-    pub(crate) sleeper: Sleeper,
+pub(crate) struct Patience {
+    /// How long to spin before sleeping.
+    pub(crate) spin: Duration,
+    /// The monotonic time at which to give up.
+    pub(crate) deadline: Option<Duration>,
 }
 
 /// What a waiter sleeps on.
@@ -47,6 +57,12 @@ impl Sleeper {
     /// With [`Wait::Semaphore`], `semaphore` must point to an initialised one that stays mapped while this is used.
     pub(crate) unsafe fn new(strategy: Wait, semaphore: *mut semaphore::RawSemaphore) -> Self {
         Self { strategy, semaphore }
+    }
+
+    /// Whether waiters never sleep, and need not be woken.
+    #[inline(always)]
+    pub(crate) fn is_sleepless(self) -> bool {
+        self.strategy == Wait::Spin
     }
 
     /// Sleeps until woken, or until `deadline`, or a little, for no reason.
@@ -87,39 +103,23 @@ impl Sleep for Sleeper {
     }
 }
 
-impl Waiting<'_> {
-    /// Tells the peer what was published before.
-    #[inline(always)]
-    pub(crate) fn notify(self) {
-        if self.sleeper.strategy != Wait::Spin {
-            self.event.notify(self.sleeper);
-        }
-    }
-
-    /// [`notify`](Self::notify) for less: what was published just now may be seen only with the next call.
-    #[inline(always)]
-    pub(crate) fn notify_fenced(self) {
-        if self.sleeper.strategy != Wait::Spin {
-            self.event.notify_fenced(self.sleeper);
-        }
-    }
-
-    /// Waits until `look` finds something. `None` if the monotonic `deadline` passed before.
+impl Sleeper {
+    /// Waits until `look` finds something. `None` if the deadline passed before.
     pub(crate) fn wait<T>(
         self,
-        spin: Duration,
-        deadline: Option<Duration>,
+        station: &mut impl Station,
+        Patience { spin, deadline }: Patience,
         backoff: &Backoff,
         mut look: impl FnMut(Look) -> Option<T>,
     ) -> Option<T> {
-        let sleepy = self.sleeper.strategy != Wait::Spin && (spin.is_zero() || cpu::online() == 1);
+        let sleepy = !self.is_sleepless() && (spin.is_zero() || cpu::online() == 1);
         // Before the clock is read for the first time, which costs as much as a message.
         if !sleepy && let Some(found) = spin_once(backoff, &mut look) {
             return Some(found);
         }
         let start = clock::now();
         let mut look_at_peer = start + SLICE;
-        let spin_until = match self.sleeper.strategy {
+        let spin_until = match self.strategy {
             Wait::Spin => Duration::MAX,
             _ if sleepy => start,
             _ => start.saturating_add(spin),
@@ -136,13 +136,13 @@ impl Waiting<'_> {
                 }
             } else {
                 let until = look_at_peer.min(deadline.unwrap_or(Duration::MAX));
-                self.sleeper.settle();
-                let announced = self.event.announce();
+                self.settle();
+                let announced = station.announce();
                 let found = look(Look::Ring);
                 if found.is_none() {
-                    self.sleeper.sleep(self.event.epoch, announced.epoch(), until);
+                    self.sleep(station.word(), announced, until);
                 }
-                self.event.retract(announced);
+                station.retract();
                 if let Some(found) = found.or_else(|| look(Look::Ring)) {
                     return Some(found);
                 }

@@ -4,9 +4,10 @@
 mod backoff;
 #[cfg(not(ringway_loom))]
 mod blocking;
+pub mod crowd;
 pub mod event;
 
 #[cfg(not(ringway_loom))]
 pub(crate) use backoff::Backoff;
 #[cfg(not(ringway_loom))]
-pub(crate) use blocking::{Look, SLICE, SPIN, Sleeper, Waiting};
+pub(crate) use blocking::{Look, Patience, SLICE, SPIN, Sleeper, Station};

@@ -5,7 +5,10 @@
 pub mod board;
 #[path = "../../src/sys/child.rs"]
 mod child;
+pub mod crowd;
+pub mod faults;
 pub mod payload;
+pub mod sleep;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};

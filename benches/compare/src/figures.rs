@@ -2,13 +2,15 @@
 
 use ringway_harness::stats::Summary;
 
-use crate::rows::{Key, LARGE, Metric, SMALL, Who};
+use crate::rows::{Key, Who};
 
-/// How a figure follows from two rows.
+/// How a figure follows from rows.
 #[derive(Clone, Copy)]
 pub enum Measure {
     /// ringway by the fastest of these.
     Ratio(&'static [Who]),
+    /// ringway by this other row of its own.
+    RatioTo(Key),
     /// ringway minus this, in ns.
     Difference(Who),
     /// What a million take, in seconds.
@@ -16,6 +18,7 @@ pub enum Measure {
 }
 
 /// One figure.
+#[derive(Clone, Copy)]
 pub struct Figure {
     /// What it is about.
     pub name: &'static str,
@@ -34,64 +37,36 @@ pub struct Value {
     /// ringway's row.
     pub ours: Summary,
     /// What it is compared with.
-    pub theirs: Option<(Who, Summary)>,
-}
-
-const RTRB: &[Who] = &[Who::RtrbInPlace, Who::RtrbValue];
-
-/// All of them.
-pub const ALL: [Figure; 9] = {
-    use Measure::{Difference, Ratio, Seconds};
-    use Metric::{Million, OneWay, RoundTrip};
-    use Who::{BareFutex, PingPong, RingwayFutex, RingwaySleep, RingwaySpin, RtrbInPlace};
-    [
-        figure("stream, 64 KiB ring, to rtrb", (RingwaySpin, OneWay, SMALL, 64, 1), Ratio(RTRB), 1.0),
-        figure("stream, 4 MiB ring, to rtrb", (RingwaySpin, OneWay, LARGE, 64, 1), Ratio(RTRB), 1.0),
-        figure("futex - spin, 64 KiB ring", (RingwayFutex, OneWay, SMALL, 64, 1), Difference(RingwaySpin), 3.0),
-        figure("futex - spin, 4 MiB ring", (RingwayFutex, OneWay, LARGE, 64, 1), Difference(RingwaySpin), 3.0),
-        figure("batches, 64 KiB ring, to rtrb", (RingwaySpin, OneWay, SMALL, 64, 32), Ratio(&[RtrbInPlace]), 1.2),
-        figure("batches, 4 MiB ring, to rtrb", (RingwaySpin, OneWay, LARGE, 64, 32), Ratio(&[RtrbInPlace]), 1.2),
-        figure("round trip, spinning, to bare", (RingwaySpin, RoundTrip, SMALL, 64, 1), Ratio(&[PingPong]), 1.5),
-        figure("round trip, blocked, to bare", (RingwaySleep, RoundTrip, SMALL, 64, 1), Ratio(&[BareFutex]), 1.15),
-        figure("1 M messages of 1 KiB", (RingwaySpin, Million, LARGE, 1024, 1), Seconds, 0.15),
-    ]
-};
-
-const fn figure(
-    name: &'static str,
-    (who, metric, ring, size, batch): (Who, Metric, usize, usize, usize),
-    measure: Measure,
-    target: f64,
-) -> Figure {
-    Figure { name, ours: Key { who, metric, ring, size, batch }, measure, target }
+    pub theirs: Option<(Key, Summary)>,
 }
 
 impl Figure {
     /// Whether this row is needed for it.
     pub fn needs(&self, key: &Key) -> bool {
-        let who = match self.measure {
-            Measure::Ratio(theirs) => theirs.contains(&key.who),
-            Measure::Difference(theirs) => theirs == key.who,
-            Measure::Seconds => false,
-        };
-        *key == self.ours || (who && Key { who: key.who, ..self.ours } == *key)
+        *key == self.ours || self.others().contains(key)
+    }
+
+    /// The rows that ringway's is compared with.
+    fn others(&self) -> Vec<Key> {
+        match self.measure {
+            Measure::Ratio(theirs) => theirs.iter().map(|&who| Key { who, ..self.ours }).collect(),
+            Measure::RatioTo(other) => vec![other],
+            Measure::Difference(who) => vec![Key { who, ..self.ours }],
+            Measure::Seconds => Vec::new(),
+        }
     }
 
     /// Its value, from the rows that were measured.
     pub fn value(&self, measured: impl Fn(&Key) -> Option<Summary>) -> Option<Value> {
         let ours = measured(&self.ours)?;
-        let of = |who: &Who| Some((*who, measured(&Key { who: *who, ..self.ours })?));
-        let (value, theirs) = match self.measure {
-            Measure::Seconds => (ours.median / 1e3, None),
-            Measure::Difference(who) => of(&who).map(|theirs| (ours.median - theirs.1.median, Some(theirs)))?,
-            Measure::Ratio(theirs) => {
-                let all: Vec<_> = theirs.iter().filter_map(of).collect();
-                if all.len() < theirs.len() {
-                    return None; // The missing one might be the fastest.
-                }
-                let fastest = *all.iter().min_by(|a, b| a.1.median.total_cmp(&b.1.median))?;
-                (ours.median / fastest.1.median, Some(fastest))
-            }
+        // All of them: a missing one might be the fastest.
+        let others: Option<Vec<_>> = self.others().into_iter().map(|key| Some((key, measured(&key)?))).collect();
+        let theirs = others?.into_iter().min_by(|a, b| a.1.median.total_cmp(&b.1.median));
+        let other = theirs.map_or(f64::NAN, |(_, theirs)| theirs.median);
+        let value = match self.measure {
+            Measure::Seconds => ours.median / 1e3,
+            Measure::Difference(_) => ours.median - other,
+            Measure::Ratio(_) | Measure::RatioTo(_) => ours.median / other,
         };
         Some(Value { value, ours, theirs })
     }

@@ -1,12 +1,17 @@
 //! ringway beside its peers and the bare hardware: decides whether it reaches the figures it is to reach.
 //!
+//! Rings of one producer and one consumer, or with `--mpmc` those of many, whose sides share the cores if they are more.
+//!
 //! All rows are measured in turns, each block between two canaries. Only blocks with both canaries near count; a row
-//! with fewer than seven of them is unmeasured.
+//! with fewer than seven of them is unmeasured. Where cores are never near, `--far` shows the results all the same.
 
 mod figures;
+mod many;
+mod one;
 mod peers;
 mod report;
 mod rows;
+mod suite;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -15,6 +20,7 @@ use std::{
 };
 
 use clap::Parser;
+use report::Results;
 use ringway_harness::{Block, Pair, Plan, Row, rounds::usual_canary, stats::Summary};
 use rows::Key;
 
@@ -24,9 +30,15 @@ const ROUNDS: usize = 7;
 /// Measure ringway beside its peers and the bare hardware
 #[derive(Parser)]
 struct Args {
+    /// Rings of many producers and consumers, instead of one and one
+    #[arg(long)]
+    mpmc: bool,
     /// Only figures whose name contains this, and the rows they need; "figures" for all of them without further rows
     #[arg(long)]
     only: Option<String>,
+    /// Count all blocks, near or not, and judge no figure
+    #[arg(long)]
+    far: bool,
     /// One JSON object per row and per figure
     #[arg(long)]
     json: bool,
@@ -55,19 +67,21 @@ fn run(args: &Args) -> io::Result<()> {
         return Err(io::Error::other("two CPUs are needed, and one is allowed"));
     }
     let wanted = |name: &str| args.only.as_deref().is_none_or(|only| only == "figures" || name.contains(only));
-    let figures: Vec<_> = figures::ALL.into_iter().filter(|figure| wanted(figure.name)).collect();
-    let mut keys = rows::all();
+    let suite = if args.mpmc { many::SUITE } else { one::SUITE };
+    let figures: Vec<_> = suite.figures.iter().copied().filter(|figure| wanted(figure.name)).collect();
+    let mut keys = (suite.keys)();
     keys.retain(|key| args.only.is_none() || figures.iter().any(|figure| figure.needs(key)));
-    let mut rows: Vec<Row<Key>> = keys.into_iter().map(rows::row).collect();
+    let mut rows: Vec<Row<Key>> = keys.into_iter().map(suite.row).collect();
     if rows.is_empty() {
         return Err(io::Error::other("no figure has that in its name"));
     }
 
+    let counts: fn(&Block) -> bool = if args.far { |_| true } else { Block::near };
     let plan = Plan {
         rounds: ROUNDS,
         budget: Duration::from_secs(args.seconds),
         block: Duration::from_millis(args.block),
-        counts: Block::near,
+        counts,
     };
     let chatty = io::stderr().is_terminal();
     plan.run(&pair, &mut rows, |done, total, key| {
@@ -79,14 +93,21 @@ fn run(args: &Args) -> io::Result<()> {
         eprint!("\r\x1b[K");
     }
 
-    let canary = usual_canary(&rows);
     let measured: Vec<(Key, Option<Summary>)> = rows
         .iter()
         .map(|row| {
-            let near = row.measured(Block::near).map(|measured| measured.ns);
-            (row.label, near.filter(|ns| ns.rounds >= ROUNDS))
+            let counted = row.measured(counts).map(|measured| measured.ns);
+            (row.label, counted.filter(|ns| ns.rounds >= ROUNDS))
         })
         .collect();
-    let text = if args.json { report::json(&measured, &figures)? } else { report::tables(&measured, &figures, canary) };
+    let results = Results {
+        rows: &measured,
+        figures: &figures,
+        columns: suite.columns,
+        canary: usual_canary(&rows),
+        cpus: pair.cpus.allowed,
+        near: !args.far,
+    };
+    let text = if args.json { results.json()? } else { results.tables() };
     io::stdout().lock().write_all(text.as_bytes())
 }

@@ -8,11 +8,12 @@ use std::{
 use hdrhistogram::Histogram;
 
 use crate::{
+    crew::{Between, Side},
     link::{Link, Receiver, Sender},
-    pair::{Between, Pair, Side},
+    pair::Pair,
     payload::{self, Digest},
     shared::Shared,
-    stats,
+    stats, traffic,
 };
 
 /// The result of one block.
@@ -57,7 +58,6 @@ pub struct Stream {
 /// What a side of a block brings home.
 #[derive(Clone, Copy)]
 struct Outcome {
-    canary: Option<(f64, f64)>,
     ns: f64,
     sent: Digest,
     received: Digest,
@@ -77,45 +77,24 @@ pub fn stream<const N: usize, L: Link<N>>(
         let mut sender = link.sender().unwrap_or_else(|error| panic!("{error}"));
         between_canaries(side, || {
             let mut sent = Digest::default();
-            if batch == 1 {
-                (0..total).for_each(|i| sender.send(|message| sent.add(payload::write(message, i))));
-            } else {
-                let mut i = 0;
-                while i < total {
-                    sender.send_batch(batch, |message| {
-                        sent.add(payload::write(message, i));
-                        i += 1;
-                    });
-                }
-            }
-            Outcome { canary: None, ns: 0.0, sent, received: Digest::default() }
+            traffic::send(&mut sender, 0..total, batch, |sum| sent.add(sum));
+            Outcome { ns: 0.0, sent, received: Digest::default() }
         })
     };
     let consume = move |link: &L, side: &Side| {
         let mut receiver = link.receiver().unwrap_or_else(|error| panic!("{error}"));
         between_canaries(side, || {
             let mut received = Digest::default();
-            let mut receive = |until: u64, mut from: u64| {
-                if batch == 1 {
-                    (from..until).for_each(|_| receiver.recv(|message| received.add(payload::read(message))));
-                    return until;
-                }
-                while from < until {
-                    from += receiver.recv_batch(batch, |message| received.add(payload::read(message))) as u64;
-                }
-                from
-            };
-            let clock = &side.pair.clock;
-            let first = receive(warm_up, 0);
-            let start = clock.ticks();
-            receive(total, first);
-            let ns = clock.ns(clock.ticks() - start) / (total - first) as f64;
-            Outcome { canary: None, ns, sent: Digest::default(), received }
+            traffic::receive(&mut receiver, warm_up, batch, |sum| received.add(sum));
+            let start = side.clock.ticks();
+            traffic::receive(&mut receiver, total - warm_up, batch, |sum| received.add(sum));
+            let ns = side.clock.ns(side.clock.ticks() - start) / (total - warm_up) as f64;
+            Outcome { ns, sent: Digest::default(), received }
         })
     };
-    let (producer, consumer) = pair.run(between, link, (produce, consume))?;
+    let ((canary, producer), (_, consumer)) = pair.run(between, link, (produce, consume))?;
     verify(producer.sent, consumer.received)?;
-    Ok(Block { canary: producer.canary, ns: consumer.ns, histogram: None })
+    Ok(Block { canary, ns: consumer.ns, histogram: None })
 }
 
 /// Sends messages to and fro over two links: `count` times with the clock around all of them, then `count` times with a
@@ -141,7 +120,7 @@ pub fn round_trips<const N: usize, L: Link<N>>(
                 sender.send(|message| sent.add(payload::write(message, 2 * i)));
                 receiver.recv(|message| received.add(payload::read(message)));
             };
-            let clock = &side.pair.clock;
+            let clock = &side.clock;
             (0..warm_up).for_each(&mut round_trip);
             let start = clock.ticks();
             (warm_up..warm_up + count).for_each(&mut round_trip);
@@ -154,7 +133,7 @@ pub fn round_trips<const N: usize, L: Link<N>>(
                 entry.store((now - last).try_into().unwrap_or(u32::MAX), Relaxed);
                 last = now;
             }
-            Outcome { canary: None, ns, sent, received }
+            Outcome { ns, sent, received }
         })
     };
     let answer = move |(forth, back): &(L, L), side: &Side| {
@@ -166,17 +145,17 @@ pub fn round_trips<const N: usize, L: Link<N>>(
                 receiver.recv(|message| received.add(payload::read(message)));
                 sender.send(|message| sent.add(payload::write(message, 2 * i + 1)));
             }
-            Outcome { canary: None, ns: 0.0, sent, received }
+            Outcome { ns: 0.0, sent, received }
         })
     };
-    let (asking, answering) = pair.run(between, move || Ok((link()?, link()?)), (ask, answer))?;
+    let ((canary, asking), (_, answering)) = pair.run(between, move || Ok((link()?, link()?)), (ask, answer))?;
     verify(asking.sent, answering.received)?;
     verify(answering.sent, asking.received)?;
     let mut histogram = stats::histogram();
     for entry in log.iter() {
         histogram.saturating_record((pair.clock.ns(entry.load(Relaxed).into()) as u64).max(1));
     }
-    Ok(Block { canary: asking.canary, ns: asking.ns, histogram: Some(histogram) })
+    Ok(Block { canary, ns: asking.ns, histogram: Some(histogram) })
 }
 
 /// The bare round trip over two cache lines, without a payload: the same as the canary, for longer.
@@ -184,28 +163,28 @@ pub fn ping_pong(pair: &Pair, between: Between, count: u64) -> io::Result<Block>
     let work = |_: &(), side: &Side| {
         between_canaries(side, || {
             side.ping_pong(count / 10);
-            let clock = &side.pair.clock;
-            let start = clock.ticks();
+            let start = side.clock.ticks();
             side.ping_pong(count);
-            let ns = clock.ns(clock.ticks() - start) / count as f64;
-            Outcome { canary: None, ns, sent: Digest::default(), received: Digest::default() }
+            side.clock.ns(side.clock.ticks() - start) / count as f64
         })
     };
-    let (first, _) = pair.run(between, || Ok(()), (work, work))?;
-    Ok(Block { canary: first.canary, ns: first.ns, histogram: None })
+    let ((canary, ns), _) = pair.run(between, || Ok(()), (work, work))?;
+    Ok(Block { canary, ns, histogram: None })
 }
 
-fn between_canaries(side: &Side, work: impl FnOnce() -> Outcome) -> Outcome {
+/// The canaries before and after, on side 0, and what `work` returns.
+pub(crate) fn between_canaries<T>(side: &Side, work: impl FnOnce() -> T) -> (Option<(f64, f64)>, T) {
     side.meet();
     let before = side.canary();
     side.meet();
     let outcome = work();
     side.meet();
     let after = side.canary();
-    Outcome { canary: before.zip(after), ..outcome }
+    (before.zip(after), outcome)
 }
 
-fn verify(sent: Digest, received: Digest) -> io::Result<()> {
+/// Whether the digests agree.
+pub(crate) fn verify<D: PartialEq>(sent: D, received: D) -> io::Result<()> {
     if sent == received {
         return Ok(());
     }

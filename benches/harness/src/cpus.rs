@@ -1,4 +1,4 @@
-//! Which two CPUs the two sides run on.
+//! Which CPUs the sides run on.
 
 use std::{fs, io};
 
@@ -17,18 +17,27 @@ impl Cpus {
     /// Picks from the CPUs this process may use: two cores of one package if there are, then two of different packages,
     /// then two hardware threads of one core, and where there is only one CPU, that one twice.
     pub fn choose() -> io::Result<Self> {
-        let set = sched_getaffinity(None)?;
-        let allowed: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect();
-        let first = *allowed.first().ok_or_else(|| io::Error::other("no CPU is allowed"))?;
-        let home = Place::of(first);
-        let second = allowed[1..].iter().copied().min_by_key(|&cpu| Place::of(cpu).distance(&home)).unwrap_or(first);
-        Ok(Self { sides: [first, second], allowed: allowed.len() })
+        in_order().map(|order| Self::of(&order))
+    }
+
+    /// The first two.
+    pub(crate) fn of(order: &[usize]) -> Self {
+        Self { sides: [order[0], *order.get(1).unwrap_or(&order[0])], allowed: order.len() }
     }
 
     /// Whether the sides can run at the same time.
     pub fn are_two(&self) -> bool {
         self.sides[0] != self.sides[1]
     }
+}
+
+/// All CPUs this process may use, at least one: those that come first are to be used first.
+pub(crate) fn in_order() -> io::Result<Vec<usize>> {
+    let set = sched_getaffinity(None)?;
+    let mut order: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect();
+    let home = Place::of(*order.first().ok_or_else(|| io::Error::other("no CPU is allowed"))?);
+    order[1..].sort_by_cached_key(|&cpu| Place::of(cpu).distance(&home));
+    Ok(order)
 }
 
 /// Binds the calling thread to one CPU.

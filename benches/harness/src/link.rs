@@ -19,7 +19,8 @@ macro_rules! with_size {
     };
 }
 
-/// A way to carry messages of `N` bytes. The link is made before the sides part; each side then takes its end once.
+/// A way to carry messages of `N` bytes. The link is made before the sides part; each side then takes its end once. Links
+/// for one sender and one receiver refuse a second one or must not be asked; [`many`](crate::many) needs the others.
 ///
 /// Message sizes are constants so that everything measured is compiled for them, as a user's own fixed-size messages
 /// would be. The ends block or spin, as their kind does; what fails, panics, and the pair reports the text as its error.

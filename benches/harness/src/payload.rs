@@ -35,6 +35,22 @@ impl Digest {
     }
 }
 
+/// What several sides have sent or received, folded so that order does not count, but which words were in one message does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally(u64);
+
+impl Tally {
+    #[inline(always)]
+    pub(crate) fn add(&mut self, sum: u64) {
+        // Not linear: else halves that two messages have swapped would cancel out.
+        self.0 = self.0.wrapping_add((sum ^ (sum >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93));
+    }
+
+    pub(crate) fn join(self, other: Self) -> Self {
+        Self(self.0.wrapping_add(other.0))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +88,30 @@ mod tests {
             digest
         };
         assert_ne!(fold([1, 2, 3]), fold([1, 3, 2]));
+    }
+
+    fn tally(sums: impl IntoIterator<Item = u64>) -> Tally {
+        let mut tally = Tally::default();
+        sums.into_iter().for_each(|sum| tally.add(sum));
+        tally
+    }
+
+    #[test]
+    fn order_and_sides_do_not_count_in_a_tally() {
+        let [a, b, c] = [1, 2, 3].map(|sequence| message(sequence).1);
+        assert_eq!(tally([a, b, c]), tally([c, a]).join(tally([b])));
+        assert_ne!(tally([a, b, c]), tally([a, b]));
+        assert_ne!(tally([a, b, c]), tally([a, b, b]));
+        assert_ne!(tally([a, b]), tally([a, b, b]));
+    }
+
+    #[test]
+    fn mixed_messages_count_in_a_tally() {
+        let ((a, of_a), (b, of_b)) = (message(1), message(2));
+        let mix = |first: [u8; 64], mut second: [u8; 64]| {
+            second[..32].copy_from_slice(&first[..32]);
+            read(&second)
+        };
+        assert_ne!(tally([of_a, of_b]), tally([mix(a, b), mix(b, a)]));
     }
 }

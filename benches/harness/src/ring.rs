@@ -28,12 +28,16 @@ pub struct Ring {
 impl Ring {
     /// Makes a ring with these options.
     pub fn new(options: &Options) -> io::Result<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("anon:bench-{}", NEXT.fetch_add(1, Relaxed));
-        let address: Address = name.parse().map_err(io::Error::other)?;
+        let address = unused_address()?;
         let holder = consumer(options, &address)?;
         Ok(Self { address, options: options.clone(), _holder: Mutex::new(holder) })
     }
+}
+
+/// An address that no other link of this process has.
+pub(crate) fn unused_address() -> io::Result<Address> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("anon:bench-{}", NEXT.fetch_add(1, Relaxed)).parse().map_err(io::Error::other)
 }
 
 fn consumer(options: &Options, address: &Address) -> io::Result<Consumer> {
@@ -92,14 +96,16 @@ impl<const N: usize> Receiver<N> for Consumer {
     }
 }
 
+/// Where a message is to be built.
 #[inline(always)]
-fn room<const N: usize>(bytes: &mut [u8]) -> &mut MaybeUninit<[u8; N]> {
+pub(crate) fn room<const N: usize>(bytes: &mut [u8]) -> &mut MaybeUninit<[u8; N]> {
     assert_eq!(bytes.len(), N);
     // SAFETY: these are N bytes, borrowed for as long; what is written through it are bytes, and none can be invalid.
     unsafe { &mut *bytes.as_mut_ptr().cast() }
 }
 
+/// A message as it was sent.
 #[inline(always)]
-fn whole<const N: usize>(message: &[u8]) -> &[u8; N] {
+pub(crate) fn whole<const N: usize>(message: &[u8]) -> &[u8; N] {
     message.try_into().unwrap_or_else(|_| panic!("a message of {N} bytes arrived as one of {}", message.len()))
 }

@@ -28,11 +28,16 @@ unsafe impl<T: Zeroed> Send for Shared<T> {}
 impl<T: Zeroed> Shared<T> {
     /// Maps room for `len` values.
     pub fn new(len: usize) -> io::Result<Self> {
-        let bytes = len.max(1) * mem::size_of::<T>();
+        let bytes = Self::bytes(len);
         // SAFETY: the kernel picks the place, so nothing that exists is replaced.
         let start =
             unsafe { mmap_anonymous(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED) }?;
         Ok(Self { start: NonNull::new(start.cast()).expect("the kernel maps nothing at address 0"), len })
+    }
+
+    /// The kernel maps nothing that has no size.
+    fn bytes(len: usize) -> usize {
+        (len * mem::size_of::<T>()).max(1)
     }
 }
 
@@ -49,7 +54,7 @@ impl<T: Zeroed> Deref for Shared<T> {
 impl<T: Zeroed> Drop for Shared<T> {
     fn drop(&mut self) {
         // SAFETY: the mapping was made with this length in `new`, and no reference outlives `self`.
-        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.len.max(1) * mem::size_of::<T>()) };
+        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), Self::bytes(self.len)) };
         debug_assert!(unmapped.is_ok());
     }
 }

@@ -4,9 +4,9 @@ use std::{io, time::Duration};
 
 use ringway::{Options, Wait};
 use ringway_harness::{
-    Between, Link, Pair, Ring,
+    Between, Link, MpmcRing, Pair, Ring, Roles,
     block::{self, Stream},
-    with_size,
+    many, with_size,
     yardstick::{BareRing, Futex, Waiting, pipe, unix},
 };
 
@@ -116,4 +116,47 @@ fn damage_is_seen() {
     let once = Stream { warm_up: 0, count: 100, batch: 1 };
     let result = block::stream(&pair, Between::Processes, || Ok(Liar(BareRing::new(4096)?)), once);
     assert_eq!(result.err().unwrap().kind(), io::ErrorKind::InvalidData);
+}
+
+const KINDS: [Between; 2] = [Between::Processes, Between::Threads];
+
+/// Whole messages, as long as what is written at once fits into `PIPE_BUF`.
+#[test]
+fn a_pipe_of_many() {
+    let pair = Pair::new().unwrap();
+    for between in KINDS {
+        for (producers, consumers) in [(1, 1), (3, 1), (1, 3), (2, 2), (4, 4)] {
+            for batch in [1, 32] {
+                let (roles, stream) = (Roles { producers, consumers }, Stream { warm_up: 100, count: 3000, batch });
+                let block = many::stream::<64, _>(&pair, between, || pipe(Waiting::Sleep), roles, stream).unwrap();
+                assert!(block.ns > 0.0 && block.canary.is_some() == pair.cpus.are_two());
+            }
+        }
+    }
+}
+
+#[test]
+fn damage_among_many_is_seen() {
+    let pair = Pair::new().unwrap();
+    let (roles, once) = (Roles { producers: 1, consumers: 1 }, Stream { warm_up: 0, count: 100, batch: 1 });
+    for between in KINDS {
+        let result = many::stream(&pair, between, || Ok(Liar(BareRing::new(4096)?)), roles, once);
+        assert_eq!(result.err().unwrap().kind(), io::ErrorKind::InvalidData);
+    }
+}
+
+#[test]
+fn ringway_of_many() {
+    let pair = Pair::new().unwrap();
+    let options = Options::new().capacity(64 << 10).max_message(64).wait(Wait::Futex);
+    for between in KINDS {
+        for (producers, consumers) in [(1, 1), (3, 1), (1, 3), (2, 2), (4, 4)] {
+            for batch in [1, 32] {
+                let (roles, stream) = (Roles { producers, consumers }, Stream { warm_up: 100, count: 100_000, batch });
+                let link = || MpmcRing::new(&options, producers as u32);
+                let block = many::stream::<64, _>(&pair, between, link, roles, stream).unwrap();
+                assert!(block.ns > 0.0);
+            }
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use ringway::PeerState;
+use ringway::{PeerState, Report};
 
 use crate::{
     place::{Temporary, file, shm},
@@ -22,6 +22,11 @@ fn lines(numbers: std::ops::Range<u64>) -> String {
 fn numbers(text: &[u8]) -> Vec<u64> {
     let whole = text.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
     whole.map(|line| str::from_utf8(line).unwrap().trim().strip_prefix("line ").unwrap().parse().unwrap()).collect()
+}
+
+/// Whether the receiver has given back something and holds something. If nobody reads its output, it is there to stay.
+fn is_stuck(report: &Report) -> bool {
+    report.positions.is_some_and(|positions| 0 < positions.released && positions.released < positions.taken)
 }
 
 #[test]
@@ -65,7 +70,7 @@ fn a_sender_killed_is_told_when_everything_is_received() {
     place.until(|report| report.depth == 1000);
     let pid = sender.pid();
     sender.kill();
-    assert_eq!(place.look().unwrap().producer.state, PeerState::Dead { pid });
+    assert_eq!(place.look().unwrap().producers[0].state, PeerState::Dead { pid });
     let received = run(&["recv", &place.address], b"");
     assert_eq!(received.assert_code(3).text(), lines(0..1000));
     received.assert_says(&["the sender died"]);
@@ -91,7 +96,7 @@ fn a_receiver_killed_leaves_the_rest_to_its_successor() {
     let mut receiver = start(&["recv", &place.address]);
     let first = receiver.hear();
     // Nobody reads on: it writes until the pipe is full, and there it stands.
-    place.until(|report| report.taken > report.released && report.released > 0);
+    place.until(is_stuck);
     let seen = numbers(&[first.as_bytes(), &receiver.kill()].concat());
     let rest = run(&["recv", &place.address], b"");
     let rest = numbers(&rest.assert_code(0).stdout);
@@ -160,7 +165,7 @@ fn a_sender_can_be_interrupted_while_the_ring_is_full() {
     let place = shm("?capacity=4KiB");
     let input = Temporary::new(lines(0..1000).as_bytes());
     let sender = start_with(&["send", &place.address], input.open(), Stdio::null());
-    place.until(|report| report.producer.waiting);
+    place.until(|report| report.producers[0].waiting);
     sender.signal(Signal::SIGINT);
     sender.end().assert_code(130);
     // What it had sent is not thrown away.
@@ -177,7 +182,7 @@ fn a_receiver_can_be_interrupted_while_nobody_reads() {
     let mut pipe = receiver.stdout.take().unwrap();
     let mut first = String::new();
     pipe.read_line(&mut first).unwrap();
-    place.until(|report| report.taken > report.released && report.released > 0);
+    place.until(is_stuck);
     receiver.signal(Signal::SIGTERM);
     receiver.end().assert_code(128 + Signal::SIGTERM as i32);
     let mut seen = first.into_bytes();

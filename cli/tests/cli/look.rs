@@ -101,7 +101,7 @@ fn the_list_shows_who_is_attached() {
 fn a_look_tells_people_what_there_is() {
     let place = shm("?capacity=64KiB");
     let receiver = start(&["recv", &place.address]);
-    place.until(|report| report.consumer.waiting);
+    place.until(|report| report.consumers[0].waiting);
     let end = run(&["inspect", &place.address], b"");
     let text = end.assert_code(0).text();
     for words in ["capacity 64KiB", "mode 0600", "0 messages", "producer  none yet"] {
@@ -226,10 +226,13 @@ fn misuse_is_explained_in_a_line() {
         (vec!["sned".to_owned(), address("")], "sned"),
         (vec!["send".to_owned(), "nowhere".to_owned()], "no scheme"),
         (vec!["send".to_owned(), "anon:orders".to_owned()], "no other process"),
-        (vec!["send".to_owned(), address("?size=4")], "allowed here are ring, capacity"),
+        (vec!["send".to_owned(), address("?size=4")], "allowed here are ring, producers"),
         (vec!["send".to_owned(), address("?capacity=4mb")], "KiB"),
         (vec!["send".to_owned(), address("?capacity=1TiB")], "at most 2GiB"),
-        (vec!["send".to_owned(), address("?ring=mpmc")], "not available in this version"),
+        (vec!["send".to_owned(), address("?ring=many")], "spsc and mpmc"),
+        (vec!["send".to_owned(), address("?producers=2")], "ring=mpmc"),
+        (vec!["send".to_owned(), address("?ring=mpmc&producers=65")], "1 to 64"),
+        (vec!["recv".to_owned(), address("?ring=mpmc&max_deliveries=0")], "1 to 15"),
         (vec!["recv".to_owned(), address("?perm=0999")], "octal"),
         (vec!["recv".to_owned(), address("?perm=0777")], "0777"),
         (vec!["recv".to_owned(), address("?wait=poll")], "spin, futex and sem"),

@@ -2,6 +2,7 @@
 
 mod ends;
 mod look;
+mod many;
 mod place;
 mod running;
 mod transfer;

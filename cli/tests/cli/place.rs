@@ -9,7 +9,7 @@ use std::{
 };
 
 use ringway::{
-    Address, ErrorKind, PeerState, Report,
+    Address, ErrorKind, Peer, PeerState, Report,
     segment::{self, Name},
     transport::Target,
 };
@@ -48,11 +48,22 @@ pub fn temporary(what: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("ringway-cli-{}.{what}", unique()))
 }
 
+fn living(peers: &[Peer]) -> usize {
+    peers.iter().filter(|peer| matches!(peer.state, PeerState::Alive { .. })).count()
+}
+
 impl Place {
     fn new(address: String, file: Option<PathBuf>) -> Self {
         let parsed: Address = address.parse().unwrap();
         let Target::Segment(name) = parsed.target() else { panic!("{address} has no name") };
         Self { name: name.clone(), address, file }
+    }
+
+    /// The same place, with more options in its address.
+    pub fn with(mut self, options: &str) -> Self {
+        let separator = if self.address.contains('?') { '&' } else { '?' };
+        self.address = format!("{}{separator}{options}", self.address);
+        self
     }
 
     /// The address without its options.
@@ -75,11 +86,21 @@ impl Place {
     }
 
     pub fn until_sender(&self) -> Report {
-        self.until(|report| matches!(report.producer.state, PeerState::Alive { .. }))
+        self.until_senders(1)
     }
 
     pub fn until_receiver(&self) -> Report {
-        self.until(|report| matches!(report.consumer.state, PeerState::Alive { .. }))
+        self.until_receivers(1)
+    }
+
+    /// Waits until so many senders are attached.
+    pub fn until_senders(&self, count: usize) -> Report {
+        self.until(|report| living(&report.producers) == count)
+    }
+
+    /// Waits until so many receivers are attached.
+    pub fn until_receivers(&self, count: usize) -> Report {
+        self.until(|report| living(&report.consumers) == count)
     }
 
     /// Fails unless nothing is left of the ring.

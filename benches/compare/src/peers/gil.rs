@@ -5,7 +5,10 @@ use std::{hint::spin_loop, io, mem::MaybeUninit, num::NonZero};
 use gil::{mpmc, spsc};
 use ringway_harness::{Link, Receiver, Sender};
 
-use super::Ends;
+use super::{
+    Ends,
+    many::{Many, Pop, Push},
+};
 
 /// SPSC in place: parts of the queue's own buffer, as many items as a batch has messages.
 pub struct GilInPlace<const N: usize>(Ends<spsc::Sender<[u8; N]>, spsc::Receiver<[u8; N]>>);
@@ -14,24 +17,29 @@ pub struct GilInPlace<const N: usize>(Ends<spsc::Sender<[u8; N]>, spsc::Receiver
 pub struct GilValue<const N: usize>(Ends<spsc::Sender<[u8; N]>, spsc::Receiver<[u8; N]>>);
 
 /// MPMC by value.
-pub struct GilMpmc<const N: usize>(Ends<mpmc::Sender<[u8; N]>, mpmc::Receiver<[u8; N]>>);
+pub type GilMpmc<const N: usize> = Many<mpmc::Sender<[u8; N]>, mpmc::Receiver<[u8; N]>>;
+
+/// An MPMC queue of `bytes` bytes.
+pub fn gil_mpmc<const N: usize>(bytes: usize) -> io::Result<GilMpmc<N>> {
+    Ok(Many::new(mpmc::channel(items::<N>(bytes)?)))
+}
 
 fn items<const N: usize>(bytes: usize) -> io::Result<NonZero<usize>> {
     NonZero::new(bytes / N).ok_or_else(|| io::Error::other("the ring is smaller than a message"))
 }
 
 macro_rules! link {
-    ($link:ident, $end:ident, $module:ident) => {
+    ($link:ident, $end:ident) => {
         impl<const N: usize> $link<N> {
             /// A ring of `bytes` bytes.
             pub fn new(bytes: usize) -> io::Result<Self> {
-                Ok(Self(Ends::new($module::channel(items::<N>(bytes)?))))
+                Ok(Self(Ends::new(spsc::channel(items::<N>(bytes)?))))
             }
         }
 
         impl<const N: usize> Link<N> for $link<N> {
-            type Sender = $end<$module::Sender<[u8; N]>>;
-            type Receiver = $end<$module::Receiver<[u8; N]>>;
+            type Sender = $end<spsc::Sender<[u8; N]>>;
+            type Receiver = $end<spsc::Receiver<[u8; N]>>;
 
             fn sender(&self) -> io::Result<Self::Sender> {
                 self.0.sender().map($end)
@@ -43,9 +51,8 @@ macro_rules! link {
         }
     };
 }
-link!(GilInPlace, InPlace, spsc);
-link!(GilValue, Value, spsc);
-link!(GilMpmc, Value, mpmc);
+link!(GilInPlace, InPlace);
+link!(GilValue, Value);
 
 /// An end used in place.
 pub struct InPlace<E>(E);
@@ -113,34 +120,42 @@ impl<const N: usize> Receiver<N> for InPlace<spsc::Receiver<[u8; N]>> {
 /// An end used by value.
 pub struct Value<E>(E);
 
-macro_rules! by_value {
-    ($module:ident) => {
-        impl<const N: usize> Sender<N> for Value<$module::Sender<[u8; N]>> {
-            #[inline(always)]
-            fn send(&mut self, write: impl FnOnce(&mut MaybeUninit<[u8; N]>)) {
-                let mut message = MaybeUninit::uninit();
-                write(&mut message);
-                // SAFETY: `write` writes all of it.
-                let mut message = unsafe { message.assume_init() };
-                while let Err(back) = self.0.try_send(message) {
-                    message = back;
-                    spin_loop();
-                }
-            }
+impl<const N: usize> Sender<N> for Value<spsc::Sender<[u8; N]>> {
+    #[inline(always)]
+    fn send(&mut self, write: impl FnOnce(&mut MaybeUninit<[u8; N]>)) {
+        let mut message = MaybeUninit::uninit();
+        write(&mut message);
+        // SAFETY: `write` writes all of it.
+        let mut message = unsafe { message.assume_init() };
+        while let Err(back) = self.0.try_send(message) {
+            message = back;
+            spin_loop();
         }
-
-        impl<const N: usize> Receiver<N> for Value<$module::Receiver<[u8; N]>> {
-            #[inline(always)]
-            fn recv(&mut self, read: impl FnOnce(&[u8; N])) {
-                loop {
-                    if let Some(message) = self.0.try_recv() {
-                        return read(&message);
-                    }
-                    spin_loop();
-                }
-            }
-        }
-    };
+    }
 }
-by_value!(spsc);
-by_value!(mpmc);
+
+impl<const N: usize> Receiver<N> for Value<spsc::Receiver<[u8; N]>> {
+    #[inline(always)]
+    fn recv(&mut self, read: impl FnOnce(&[u8; N])) {
+        loop {
+            if let Some(message) = self.0.try_recv() {
+                return read(&message);
+            }
+            spin_loop();
+        }
+    }
+}
+
+impl<const N: usize> Push<N> for mpmc::Sender<[u8; N]> {
+    #[inline(always)]
+    fn try_push(&mut self, message: [u8; N]) -> Result<(), [u8; N]> {
+        self.try_send(message)
+    }
+}
+
+impl<const N: usize> Pop<N> for mpmc::Receiver<[u8; N]> {
+    #[inline(always)]
+    fn try_pop(&mut self) -> Option<[u8; N]> {
+        self.try_recv()
+    }
+}

@@ -1,13 +1,20 @@
-//! The queues of others, between two threads of one process, as links of the harness.
+//! The queues of others, between threads of one process, as links of the harness.
 
+mod crossbeam;
 mod gil;
+mod kanal;
+mod many;
 mod rtrb;
+mod thingbuf;
 
 use std::{io, sync::Mutex};
 
 pub use self::{
-    gil::{GilInPlace, GilMpmc, GilValue},
+    crossbeam::{array_queue, channel},
+    gil::{GilInPlace, GilValue, gil_mpmc},
+    kanal::kanal,
     rtrb::{RtrbInPlace, RtrbValue},
+    thingbuf::Thing,
 };
 
 /// Both ends of a queue, until the sides take them.

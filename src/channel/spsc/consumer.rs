@@ -3,10 +3,13 @@
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
-use super::endpoint::{Endpoint, Gone, Unusable, deadline_at, deadline_in};
-use super::outcome::RecvError;
+use super::endpoint::Endpoint;
+use crate::channel::PeerState;
+use crate::channel::endpoint::{Gone, deadline_at, deadline_in};
+use crate::channel::outcome::RecvError;
 use crate::layout::View;
-use crate::ring::spsc::{Next, Reader, Record, Violation};
+use crate::ring::Violation;
+use crate::ring::spsc::{Next, Reader, Record};
 use crate::wait::{Backoff, Look};
 
 /// The one that reads from a ring. Dropping it closes the ring for the producer.
@@ -17,17 +20,8 @@ pub struct Consumer {
     backoff: Backoff,
 }
 
-impl From<Unusable> for RecvError {
-    fn from(unusable: Unusable) -> Self {
-        match unusable {
-            Unusable::Fenced => Self::Fenced,
-            Unusable::Poisoned => Self::Poisoned,
-        }
-    }
-}
-
 impl Consumer {
-    pub(super) fn new(reader: Reader<View>, end: Endpoint, backoff: Backoff) -> Self {
+    pub(in crate::channel) fn new(reader: Reader<View>, end: Endpoint, backoff: Backoff) -> Self {
         Self { reader, end, backoff }
     }
 
@@ -115,7 +109,7 @@ impl Consumer {
     }
 
     /// Who holds the other role, as the kernel knows it: costs system calls.
-    pub fn peer(&self) -> super::PeerState {
+    pub fn peer(&self) -> PeerState {
         self.end.peer_status().into()
     }
 

@@ -1,44 +1,46 @@
-//! The producer's end: reserve, build in place, commit.
+//! A producer's end: reserve, build in place, commit.
 
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
-use super::endpoint::{Endpoint, Gone, Unusable, deadline_at, deadline_in};
-use super::outcome::SendError;
-use crate::layout::View;
-use crate::ring::spsc::{Reservation, Violation, Writer};
+use super::endpoint::Endpoint;
+use crate::channel::PeerState;
+use crate::channel::endpoint::{Gone, deadline_at, deadline_in};
+use crate::channel::outcome::SendError;
+use crate::layout::LaneView;
+use crate::ring::Violation;
+use crate::ring::mpmc::{Reservation, Writer};
 use crate::wait::{Backoff, Look};
 
-/// The one that writes into a ring. Dropping it closes the ring for the consumer, once that has received everything.
+/// One of those that write into a ring, through a lane of its own. Dropping it closes the ring for the consumers if it was the
+/// last, once they have received everything.
 #[derive(Debug)]
 pub struct Producer {
-    writer: Writer<View>,
+    writer: Writer<LaneView>,
     end: Endpoint,
     backoff: Backoff,
-}
-
-impl From<Unusable> for SendError {
-    fn from(unusable: Unusable) -> Self {
-        match unusable {
-            Unusable::Fenced => Self::Fenced,
-            Unusable::Poisoned => Self::Poisoned,
-        }
-    }
+    lane: u32,
 }
 
 impl Producer {
-    pub(super) fn new(writer: Writer<View>, end: Endpoint, backoff: Backoff) -> Self {
-        Self { writer, end, backoff }
+    pub(super) fn new(
+        writer: Writer<LaneView>,
+        end: Endpoint,
+        backoff: Backoff,
+        lane: u32,
+    ) -> Self {
+        Self { writer, end, backoff, lane }
     }
 
-    /// Bytes of the ring.
-    pub fn capacity(&self) -> usize {
-        self.end.bounds.capacity as usize
+    /// The lane through which its messages go, from 0 on: what consumers are told as
+    /// [`producer`](super::ReadGrant::producer).
+    pub fn lane(&self) -> u32 {
+        self.lane
     }
 
     /// The longest message, in bytes.
     pub fn max_message(&self) -> usize {
-        self.end.bounds.max_message as usize
+        self.end.view.shape().max_message as usize
     }
 
     /// Room for a message of up to `len` bytes, if there is some now. Never blocks.
@@ -83,28 +85,13 @@ impl Producer {
     /// Begins a batch: its messages become visible all at once, for the price of one publication.
     ///
     /// Forgetting a batch (`mem::forget`) leaves its messages, and those committed later, unpublished.
-    ///
-    /// ```
-    /// # use ringway::{Options, spsc};
-    /// let (mut producer, mut consumer) = spsc::channel(&Options::new())?;
-    /// let mut batch = producer.batch();
-    /// for message in [b"one", b"two"] {
-    ///     let mut grant = batch.try_reserve(3)?;
-    ///     grant.copy_from_slice(message);
-    ///     grant.commit(3);
-    /// }
-    /// assert!(batch.publish());
-    /// let mut received = consumer.recv_batch(32)?;
-    /// assert_eq!((&mut received).into_iter().count(), 2);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     pub fn batch(&mut self) -> WriteBatch<'_> {
         WriteBatch { producer: self }
     }
 
-    /// Who holds the other role, as the kernel knows it: costs system calls.
-    pub fn peer(&self) -> super::PeerState {
-        self.end.peer_status().into()
+    /// The consumers, as the kernel knows them: costs system calls.
+    pub fn peers(&self) -> Vec<PeerState> {
+        self.end.peers()
     }
 
     #[inline(always)]
@@ -133,17 +120,17 @@ impl Producer {
 
     /// Room for one more message of a batch. What may be wrong besides is found when there is none, or at the commit.
     #[inline(always)]
-    pub(crate) fn room_in_batch(&mut self, len: usize) -> Option<Reservation> {
-        if self.is_usable() && len as u64 <= self.end.bounds.max_message { self.room(len) } else { None }
+    fn room_in_batch(&mut self, len: usize) -> Option<Reservation> {
+        if self.is_usable() && len <= self.max_message() { self.room(len) } else { None }
     }
 
     #[inline(always)]
-    fn check(&self, len: usize) -> Result<(), SendError> {
+    fn check(&mut self, len: usize) -> Result<(), SendError> {
         self.end.check()?;
-        if len as u64 > self.end.bounds.max_message {
+        if len > self.max_message() {
             return Err(SendError::TooLarge { max: self.max_message() });
         }
-        if self.end.peer_has_left() {
+        if self.end.others_have_left() {
             return Err(SendError::Closed);
         }
         Ok(())
@@ -160,11 +147,11 @@ impl Producer {
     fn wait_for_room(&mut self, len: u64, deadline: Option<Duration>) -> Result<Reservation, SendError> {
         // Blocking with unpublished messages could be waiting for oneself.
         self.publish();
-        let Self { writer, end, backoff } = self;
-        backoff.caught_up(writer.position(), len);
-        match end.wait(deadline, backoff, |end, look| look_for_room(writer, end, len, look)) {
+        let Self { writer, end, backoff, .. } = self;
+        backoff.caught_up(writer.position(), 1);
+        match end.wait(deadline, backoff, |end, look| look_for_room(writer, end, len, look)).0 {
             Some(found) => found,
-            // Waits that are all shorter than a slice must find out about the peer, too.
+            // Waits that are all shorter than a slice must find out about the others, too.
             None => self.look_closer(len).map_err(|error| match error {
                 SendError::Full => SendError::Timeout,
                 error => error,
@@ -180,24 +167,24 @@ impl Producer {
 
     /// The payload of a reservation, to be written by a copy that expects races.
     #[inline(always)]
-    pub(crate) fn payload(&self, reservation: Reservation) -> *mut u8 {
-        self.writer.words().payload(reservation.position()).as_ptr()
+    pub(crate) fn payload(&self, reservation: &Reservation) -> *mut u8 {
+        self.end.view.payload(self.lane, reservation.place()).as_ptr()
     }
 
     #[inline(always)]
     pub(crate) fn commit(&mut self, reservation: Reservation, used: usize, tag: u32) -> u64 {
         if !self.is_usable() {
-            return reservation.position();
+            return 0;
         }
-        let position = self.writer.commit(reservation, used as u64, tag);
-        self.end.wake_peer();
-        position
+        let sequence = self.writer.commit(reservation, used as u64, tag);
+        self.end.wake_consumer();
+        sequence
     }
 
     #[inline(always)]
     pub(crate) fn commit_in_batch(&mut self, reservation: Reservation, used: usize, tag: u32) -> u64 {
         if !self.is_usable() {
-            return reservation.position();
+            return 0;
         }
         self.writer.commit_in_batch(reservation, used as u64, tag)
     }
@@ -208,39 +195,44 @@ impl Producer {
         }
         let any = self.writer.publish();
         if any {
-            self.end.wake_peer();
+            self.end.wake_consumer();
         }
         any
     }
+}
 
-    pub(crate) fn abandon(&mut self) {
-        self.writer.abandon();
+fn look_for_room(
+    writer: &mut Writer<LaneView>,
+    end: &mut Endpoint,
+    len: u64,
+    look: Look,
+) -> Option<Result<Reservation, SendError>> {
+    match writer.reserve(len) {
+        Ok(Some(reservation)) => return Some(Ok(reservation)),
+        _ if look == Look::Quick => return None,
+        Ok(None) => {}
+        Err(Violation) => return Some(Err(poison(end))),
     }
+    let gone = end.others_are_gone(look);
+    // What the dead held may have been given back just now.
+    if look == Look::Peer
+        && let Ok(Some(reservation)) = writer.reserve(len)
+    {
+        return Some(Ok(reservation));
+    }
+    gone.then(|| {
+        Err(match end.tell() {
+            Ok(Gone::Left) => SendError::Closed,
+            Ok(Gone::Died) => SendError::PeerDied,
+            Err(unusable) => unusable.into(),
+        })
+    })
 }
 
 #[cold]
 fn poison(end: &mut Endpoint) -> SendError {
     end.poison();
     SendError::Poisoned
-}
-
-fn look_for_room(
-    writer: &mut Writer<View>,
-    end: &mut Endpoint,
-    len: u64,
-    look: Look,
-) -> Option<Result<Reservation, SendError>> {
-    match writer.reserve(len) {
-        Ok(Some(reservation)) => Some(Ok(reservation)),
-        _ if look == Look::Quick => None,
-        Ok(None) if end.peer_is_gone(look) => Some(Err(match end.tell() {
-            Ok(Gone::Left) => SendError::Closed,
-            Ok(Gone::Died) => SendError::PeerDied,
-            Err(unusable) => unusable.into(),
-        })),
-        Ok(None) => None,
-        Err(Violation) => Some(Err(poison(end))),
-    }
 }
 
 /// Room for one message in the ring. [`commit`](Self::commit) sends it; dropping the grant sends nothing.
@@ -260,8 +252,8 @@ impl WriteGrant<'_> {
         self.tag = tag;
     }
 
-    /// Sends the first `used` bytes, or all if `used` is more, and returns the message's sequence: its position in the
-    /// ring in bytes, increasing from message to message.
+    /// Sends the first `used` bytes, or all if `used` is more, and returns the message's sequence: its number among all
+    /// messages of the lane, from 0.
     ///
     /// The message is published before this returns, with release ordering, except inside a batch. In a forked child it
     /// sends nothing: the grant is its parent's, and so are the bytes, which a child must not write.
@@ -281,10 +273,10 @@ impl Deref for WriteGrant<'_> {
     #[inline(always)]
     fn deref(&self) -> &[u8] {
         // SAFETY: the reserved bytes are contiguous, mapped while the producer lives, initialised (by the segment's
-        // creation at the latest), and by the ring's protocol nobody else's until commit: the promise of
+        // creator at the latest), and by the ring's protocol nobody else's until commit: the promise of
         // `assume_trusted_peers`, or of a heap ring, which no other process can see.
         unsafe {
-            std::slice::from_raw_parts(self.producer.payload(self.reservation), self.reservation.length() as usize)
+            std::slice::from_raw_parts(self.producer.payload(&self.reservation), self.reservation.length() as usize)
         }
     }
 }
@@ -294,7 +286,7 @@ impl DerefMut for WriteGrant<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`; the grant is borrowed mutably.
         unsafe {
-            std::slice::from_raw_parts_mut(self.producer.payload(self.reservation), self.reservation.length() as usize)
+            std::slice::from_raw_parts_mut(self.producer.payload(&self.reservation), self.reservation.length() as usize)
         }
     }
 }
@@ -342,6 +334,9 @@ impl WriteBatch<'_> {
 
 impl Drop for WriteBatch<'_> {
     fn drop(&mut self) {
-        self.producer.abandon();
+        // In a forked child the batch is the parent's.
+        if self.producer.is_usable() {
+            self.producer.writer.abandon();
+        }
     }
 }

@@ -1,0 +1,649 @@
+//! A consumer's end: receive, read in place, give back in any order.
+
+use std::cell::RefCell;
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::time::{Duration, Instant};
+
+use super::endpoint::Endpoint;
+use crate::channel::PeerState;
+use crate::channel::endpoint::{Gone, deadline_at, deadline_in};
+use crate::channel::outcome::RecvError;
+use crate::layout::MpmcView;
+use crate::ring::Violation;
+use crate::ring::mpmc::{Claim, LONGEST_RUN, Reader, Received as Found};
+use crate::wait::{Backoff, Look};
+
+/// One of those that read from a ring: each message goes to one of them. Dropping it gives back what it has not looked at, and
+/// closes the ring for the producers if it was the last.
+///
+/// Several messages can be held at once, and given back in any order; each keeps only its own memory from being used again.
+#[derive(Debug)]
+pub struct Consumer {
+    /// Borrowed only within calls, in which no code of the user's runs.
+    state: RefCell<State>,
+    /// The same as in the state.
+    view: MpmcView,
+}
+
+#[derive(Debug)]
+struct State {
+    reader: Reader<MpmcView>,
+    end: Endpoint,
+    backoff: Backoff,
+    /// Runs of several messages of which some are still here, each with the index of the first that was not handed out.
+    open: Vec<(Claim, u32)>,
+    /// A message on its way out.
+    ready: Option<Item>,
+    /// The lane of the last message, and the sequence of the next one there if none is missing.
+    expected_here: (u32, u64),
+    /// The same for all lanes as they were left; [`UNKNOWN`] before the first message.
+    expected: Vec<u64>,
+}
+
+/// No sequence gets there.
+const UNKNOWN: u64 = u64::MAX;
+
+/// A message that was handed out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Item {
+    claim: Claim,
+    index: u32,
+    length: u64,
+    tag: u64,
+    payload: NonNull<u8>,
+    sequence: u64,
+    gap: u64,
+}
+
+impl Item {
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        self.length as usize
+    }
+
+    #[inline(always)]
+    pub(crate) fn tag(&self) -> u32 {
+        self.tag as u32
+    }
+
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    pub(crate) fn lane(&self) -> u32 {
+        self.claim.lane()
+    }
+
+    pub(crate) fn gap(&self) -> u64 {
+        self.gap
+    }
+
+    pub(crate) fn deliveries(&self) -> u32 {
+        self.claim.deliveries()
+    }
+
+    /// To be read by a copy that expects races, unless peers are trusted.
+    #[inline(always)]
+    pub(crate) fn payload(&self) -> *const u8 {
+        self.payload.as_ptr()
+    }
+}
+
+// SAFETY: the pointer leads to memory that belongs to no thread.
+unsafe impl Send for Item {}
+
+impl Consumer {
+    pub(super) fn new(reader: Reader<MpmcView>, end: Endpoint, backoff: Backoff) -> Self {
+        let view = end.view;
+        Self { state: RefCell::new(State { reader, end, backoff, open: Vec::new(), ready: None, expected_here: (0, UNKNOWN), expected: Vec::new() }), view }
+    }
+
+    /// The longest message, in bytes.
+    pub fn max_message(&self) -> usize {
+        self.view.shape().max_message as usize
+    }
+
+    /// The next message, if there is one now. Never blocks.
+    ///
+    /// # Errors
+    /// [`Empty`](RecvError::Empty), [`Closed`](RecvError::Closed), [`PeerDied`](RecvError::PeerDied),
+    /// [`Fenced`](RecvError::Fenced) or [`Poisoned`](RecvError::Poisoned).
+    #[inline(always)]
+    pub fn try_recv(&self) -> Result<ReadGrant<'_>, RecvError> {
+        Ok(ReadGrant { item: self.try_item()?, consumer: self })
+    }
+
+    /// The next message; waits for it as long as it takes.
+    ///
+    /// # Errors
+    /// As [`try_recv`](Self::try_recv), but not `Empty`.
+    #[inline(always)]
+    pub fn recv(&self) -> Result<ReadGrant<'_>, RecvError> {
+        Ok(ReadGrant { item: self.item(None)?, consumer: self })
+    }
+
+    /// [`recv`](Self::recv) for at most `timeout`.
+    ///
+    /// # Errors
+    /// Also [`Timeout`](RecvError::Timeout).
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<ReadGrant<'_>, RecvError> {
+        Ok(ReadGrant { item: self.item(Some(deadline_in(timeout)))?, consumer: self })
+    }
+
+    /// [`recv`](Self::recv) until `deadline`.
+    ///
+    /// # Errors
+    /// Also [`Timeout`](RecvError::Timeout).
+    pub fn recv_deadline(&self, deadline: Instant) -> Result<ReadGrant<'_>, RecvError> {
+        Ok(ReadGrant { item: self.item(Some(deadline_at(deadline)))?, consumer: self })
+    }
+
+    /// Up to `max` messages that are there now, and at most 16, to be given back all at once. Never blocks.
+    ///
+    /// # Errors
+    /// As [`try_recv`](Self::try_recv).
+    #[inline]
+    pub fn try_recv_batch(&mut self, max: usize) -> Result<ReadBatch<'_>, RecvError> {
+        let (claim, next) = self.state.get_mut().try_claim(most(max))?;
+        Ok(ReadBatch { consumer: self, claim, next })
+    }
+
+    /// Waits for a message, then yields up to `max` that are there, and at most 16.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    #[inline]
+    pub fn recv_batch(&mut self, max: usize) -> Result<ReadBatch<'_>, RecvError> {
+        let (claim, next) = self.state.get_mut().claim(most(max), None)?;
+        Ok(ReadBatch { consumer: self, claim, next })
+    }
+
+    /// The producers, as the kernel knows them: costs system calls.
+    pub fn peers(&self) -> Vec<PeerState> {
+        self.state.borrow().end.peers()
+    }
+
+    #[inline(always)]
+    pub(crate) fn try_item(&self) -> Result<Item, RecvError> {
+        let mut state = self.state.borrow_mut();
+        match state.next() {
+            Some(item) => Ok(item),
+            None => {
+                state.try_any()?;
+                state.ready.take().ok_or(RecvError::Empty)
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn item(&self, deadline: Option<Duration>) -> Result<Item, RecvError> {
+        let mut state = self.state.borrow_mut();
+        match state.next() {
+            Some(item) => Ok(item),
+            None => {
+                state.any(deadline)?;
+                state.ready.take().ok_or(RecvError::Empty)
+            }
+        }
+    }
+
+    /// Waits for messages and claims up to `max` of them: to be taken with [`batch_item`](Self::batch_item), and closed.
+    #[inline]
+    pub(crate) fn batch(&self, max: usize, deadline: Option<Duration>) -> Result<(Claim, u32), RecvError> {
+        self.state.borrow_mut().claim(most(max), deadline)
+    }
+
+    /// A message of a batch; none in a forked child, which then is told why when it begins another.
+    #[inline(always)]
+    pub(crate) fn batch_item(&self, claim: &Claim, next: &mut u32) -> Option<Result<Item, RecvError>> {
+        let mut state = self.state.borrow_mut();
+        state.end.check().ok()?;
+        let index = (*next..claim.run()).find(|&index| !claim.is_released(index))?;
+        *next = index + 1;
+        Some(state.item(*claim, index))
+    }
+
+    /// Ends a batch: gives back the messages before `next`, and keeps the others for the next calls.
+    #[inline(always)]
+    pub(crate) fn close_batch(&self, claim: Claim, next: u32) {
+        self.state.borrow_mut().close_batch(claim, next);
+    }
+
+    /// Gives back a message; not in a forked child, whose parent is still reading it.
+    #[inline(always)]
+    pub(crate) fn release(&self, item: &Item) {
+        self.state.borrow_mut().release(item);
+    }
+
+    /// Takes back that a message was handed out: it will be the next one.
+    pub(crate) fn untake(&self, item: &Item) {
+        self.state.borrow_mut().untake(item);
+    }
+}
+
+fn most(max: usize) -> u32 {
+    max.clamp(1, LONGEST_RUN as usize) as u32
+}
+
+impl State {
+    /// The next message, if it comes from the lane of the last one.
+    ///
+    /// What this returns stays in registers. That is why the ways around it leave theirs in `ready`: the compiler would make
+    /// both in one place in memory, and copy it from there faster than it was written.
+    #[inline(always)]
+    fn next(&mut self) -> Option<Item> {
+        if self.end.check().is_err() || !self.open.is_empty() {
+            return None;
+        }
+        let claim = self.reader.claim_here(1)?;
+        match self.reader.message(&claim, 0) {
+            Ok(found) => Some(self.usual(claim, 0, found)),
+            // To be told by the closer look.
+            Err(Violation) => {
+                self.end.poison();
+                None
+            }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn try_any(&mut self) -> Result<(), RecvError> {
+        let (claim, index) = self.try_claim(1)?;
+        self.ready = Some(self.hand_out(claim, index)?);
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn any(&mut self, deadline: Option<Duration>) -> Result<(), RecvError> {
+        let (claim, index) = self.claim(1, deadline)?;
+        self.ready = Some(self.hand_out(claim, index)?);
+        Ok(())
+    }
+
+    fn try_claim(&mut self, max: u32) -> Result<(Claim, u32), RecvError> {
+        self.end.check()?;
+        match self.find(max) {
+            Some(found) => Ok(found),
+            None => self.look_closer(max),
+        }
+    }
+
+    #[inline]
+    fn claim(&mut self, max: u32, deadline: Option<Duration>) -> Result<(Claim, u32), RecvError> {
+        self.end.check()?;
+        match self.find(max) {
+            Some(found) => Ok(found),
+            None => self.wait_for(max, deadline),
+        }
+    }
+
+    /// Messages that are here already, or in the ring; with the index of the first that was not handed out.
+    #[inline(always)]
+    fn find(&mut self, max: u32) -> Option<(Claim, u32)> {
+        if !self.open.is_empty()
+            && let Some(found) = self.take_open(max)
+        {
+            return Some(found);
+        }
+        self.reader.claim(max).map(|claim| (claim, 0))
+    }
+
+    /// An open run of which something is left. For a batch it is closed, to be opened again at the batch's end.
+    #[cold]
+    fn take_open(&mut self, max: u32) -> Option<(Claim, u32)> {
+        let at = self.open.iter().position(|(claim, next)| *next < claim.run())?;
+        let (claim, next) = self.open[at];
+        if max > 1 || claim.run() == 1 {
+            self.open.swap_remove(at);
+        }
+        Some((claim, next))
+    }
+
+    fn hand_out(&mut self, claim: Claim, index: u32) -> Result<Item, RecvError> {
+        if claim.run() == 1 {
+            return self.item(claim, index);
+        }
+        self.hand_out_one(claim, index)
+    }
+
+    /// Hands out the next message of a run of several.
+    #[cold]
+    fn hand_out_one(&mut self, claim: Claim, index: u32) -> Result<Item, RecvError> {
+        let index = (index..claim.run()).find(|&index| !claim.is_released(index)).unwrap_or(claim.run() - 1);
+        match self.open.iter_mut().find(|(open, _)| open.is_same_run(&claim)) {
+            Some((_, next)) => *next = index + 1,
+            None => self.open.push((claim, index + 1)),
+        }
+        self.item(claim, index)
+    }
+
+    #[inline(always)]
+    fn item(&mut self, claim: Claim, index: u32) -> Result<Item, RecvError> {
+        match self.reader.message(&claim, index) {
+            Ok(found) => Ok(self.usual(claim, index, found)),
+            Err(Violation) => {
+                self.end.poison();
+                Err(RecvError::Poisoned)
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn usual(&mut self, claim: Claim, index: u32, found: Found) -> Item {
+        let gap = self.note(&found);
+        let payload = self.end.view.payload(found.lane, found.place);
+        let Found { length, tag, sequence, .. } = found;
+        Item { claim, index, length, tag: tag.into(), payload, sequence, gap }
+    }
+
+    /// How many messages of its lane are missing before this one.
+    #[inline(always)]
+    fn note(&mut self, found: &Found) -> u64 {
+        let (lane, expected) = &mut self.expected_here;
+        if *lane == found.lane && *expected == found.sequence {
+            *expected += 1;
+            return 0;
+        }
+        self.note_a_gap(found.lane, found.sequence, found.deliveries)
+    }
+
+    #[cold]
+    fn note_a_gap(&mut self, lane: u32, sequence: u64, deliveries: u32) -> u64 {
+        if deliveries > 0 {
+            return 0;
+        }
+        let (last_lane, expected) = std::mem::replace(&mut self.expected_here, (lane, sequence.wrapping_add(1)));
+        let most = lane.max(last_lane) as usize;
+        if most >= self.expected.len() {
+            self.expected.resize(most + 1, UNKNOWN);
+        }
+        self.expected[last_lane as usize] = expected;
+        match std::mem::replace(&mut self.expected[lane as usize], UNKNOWN) {
+            UNKNOWN => 0,
+            expected => sequence.saturating_sub(expected),
+        }
+    }
+
+    #[inline(always)]
+    fn release(&mut self, item: &Item) {
+        if self.end.check().is_err() {
+            return;
+        }
+        if item.claim.run() == 1 {
+            self.reader.release(&item.claim);
+        } else {
+            self.release_of_run(item.claim, item.index);
+        }
+        // A producer that falls asleep just now may be missed: whatever this side does next makes up for it, and the
+        // producer's slice if it does nothing.
+        self.end.wake_producer_soon(item.lane());
+    }
+
+    /// Gives back one message of a run of several.
+    #[cold]
+    fn release_of_run(&mut self, claim: Claim, index: u32) {
+        if let Some(at) = self.open.iter().position(|(open, _)| open.is_same_run(&claim))
+            && self.reader.release_one(&mut self.open[at].0, index)
+        {
+            self.open.swap_remove(at);
+        }
+    }
+
+    fn untake(&mut self, item: &Item) {
+        match self.open.iter_mut().find(|(open, _)| open.is_same_run(&item.claim)) {
+            Some((_, next)) => *next = (*next).min(item.index),
+            None => self.open.push((item.claim, item.index)),
+        }
+    }
+
+    fn close_batch(&mut self, mut claim: Claim, next: u32) {
+        if self.end.check().is_err() {
+            return;
+        }
+        if next >= claim.run() {
+            self.reader.release(&claim);
+        } else {
+            for index in 0..next {
+                if !claim.is_released(index) {
+                    self.reader.release_one(&mut claim, index);
+                }
+            }
+            self.open.push((claim, next));
+        }
+        self.end.wake_producer_soon(claim.lane());
+    }
+
+    /// Why there is no message, unless there is one after all.
+    #[cold]
+    fn look_closer(&mut self, max: u32) -> Result<(Claim, u32), RecvError> {
+        let look = self.end.look_when_stuck(self.reader.position());
+        look_for(&mut self.reader, &mut self.end, max, look).unwrap_or(Err(RecvError::Empty))
+    }
+
+    #[cold]
+    fn wait_for(&mut self, max: u32, deadline: Option<Duration>) -> Result<(Claim, u32), RecvError> {
+        let Self { reader, end, backoff, .. } = self;
+        backoff.caught_up(reader.position(), 1);
+        let (found, announced) = end.wait(deadline, backoff, |end, look| look_for(reader, end, max, look));
+        // A wake-up may have been spent on us for another message than the one we found.
+        if announced && matches!(found, Some(Ok(_))) && reader.has_more() {
+            end.wake_consumer();
+        }
+        match found {
+            Some(found) => found,
+            // Waits that are all shorter than a slice must find out about the others, too.
+            None => self.look_closer(max).map_err(|error| match error {
+                RecvError::Empty => RecvError::Timeout,
+                error => error,
+            }),
+        }
+    }
+}
+
+#[inline(always)]
+fn look_for(
+    reader: &mut Reader<MpmcView>,
+    end: &mut Endpoint,
+    max: u32,
+    look: Look,
+) -> Option<Result<(Claim, u32), RecvError>> {
+    match reader.claim(max) {
+        Some(claim) => Some(Ok((claim, 0))),
+        None if look == Look::Quick => None,
+        None => look_closely(reader, end, max, look),
+    }
+}
+
+#[cold]
+fn look_closely(
+    reader: &mut Reader<MpmcView>,
+    end: &mut Endpoint,
+    max: u32,
+    look: Look,
+) -> Option<Result<(Claim, u32), RecvError>> {
+    let gone = end.others_are_gone(look);
+    // Those who are gone may have published before, and what the dead held may have been put back just now.
+    if (gone || look == Look::Peer)
+        && end.check().is_ok()
+        && let Some(claim) = reader.claim(max)
+    {
+        return Some(Ok((claim, 0)));
+    }
+    if !gone {
+        end.wake_producers_soon();
+        return None;
+    }
+    Some(Err(match end.tell() {
+        Ok(Gone::Left) => RecvError::Closed,
+        Ok(Gone::Died) => RecvError::PeerDied,
+        Err(unusable) => unusable.into(),
+    }))
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if self.end.check().is_err() {
+            return;
+        }
+        for (claim, next) in &self.open {
+            // What was handed out and never given back, leaving takes back as from the dead.
+            if (0..*next).all(|index| claim.is_released(index)) {
+                self.reader.put_back(claim);
+            }
+        }
+    }
+}
+
+/// A message in the ring. Dropping it gives it back.
+#[derive(Debug)]
+pub struct ReadGrant<'a> {
+    item: Item,
+    consumer: &'a Consumer,
+}
+
+impl ReadGrant<'_> {
+    /// The sender's number for it.
+    pub fn tag(&self) -> u32 {
+        self.item.tag()
+    }
+
+    /// Its number among all messages of its lane, from 0.
+    pub fn sequence(&self) -> u64 {
+        self.item.sequence()
+    }
+
+    /// The [lane](super::Producer::lane) of its producer.
+    pub fn producer(&self) -> u32 {
+        self.item.lane()
+    }
+
+    /// How many messages of its lane are missing between this one and the last one that this consumer got from there: those
+    /// that other consumers got, or if there are none, those that were dropped.
+    pub fn gap(&self) -> u64 {
+        self.item.gap()
+    }
+
+    /// How often it was handed before to consumers that died with it, and may have been processed.
+    pub fn deliveries(&self) -> u32 {
+        self.item.deliveries()
+    }
+
+    /// Whether a consumer that died had been handed it already, and may have processed it.
+    pub fn is_redelivered(&self) -> bool {
+        self.deliveries() > 0
+    }
+}
+
+impl Deref for ReadGrant<'_> {
+    type Target = [u8];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the bytes are contiguous, mapped while the consumer lives and initialised, and by the ring's protocol nobody
+        // writes them until they are released: the promise of `assume_trusted_peers`, or of a heap ring.
+        unsafe { std::slice::from_raw_parts(self.item.payload(), self.item.len()) }
+    }
+}
+
+impl Drop for ReadGrant<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.consumer.release(&self.item);
+    }
+}
+
+/// Messages that are given back together, when the batch is dropped: those that were yielded. The others come next.
+#[derive(Debug)]
+pub struct ReadBatch<'a> {
+    consumer: &'a Consumer,
+    claim: Claim,
+    next: u32,
+}
+
+impl<'b> IntoIterator for &'b mut ReadBatch<'_> {
+    type Item = Received<'b>;
+    type IntoIter = Iter<'b>;
+
+    fn into_iter(self) -> Iter<'b> {
+        Iter { consumer: self.consumer, claim: &self.claim, next: &mut self.next }
+    }
+}
+
+impl Drop for ReadBatch<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.consumer.close_batch(self.claim, self.next);
+    }
+}
+
+/// Yields the messages of a [`ReadBatch`].
+#[derive(Debug)]
+pub struct Iter<'b> {
+    consumer: &'b Consumer,
+    claim: &'b Claim,
+    next: &'b mut u32,
+}
+
+impl<'b> Iterator for Iter<'b> {
+    type Item = Received<'b>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Received<'b>> {
+        // A violation ends the batch; the next call tells it.
+        let item = self.consumer.batch_item(self.claim, self.next)?.ok()?;
+        // SAFETY: as for a ReadGrant; the batch, which releases it, is borrowed as long as the slice lives.
+        let payload = unsafe { std::slice::from_raw_parts(item.payload(), item.len()) };
+        Some(Received { payload, item })
+    }
+}
+
+/// A message of a [`ReadBatch`].
+#[derive(Clone, Copy, Debug)]
+pub struct Received<'b> {
+    payload: &'b [u8],
+    item: Item,
+}
+
+impl Received<'_> {
+    /// The sender's number for it.
+    pub fn tag(&self) -> u32 {
+        self.item.tag()
+    }
+
+    /// Its number among all messages of its lane: see [`ReadGrant::sequence`].
+    pub fn sequence(&self) -> u64 {
+        self.item.sequence()
+    }
+
+    /// The [lane](super::Producer::lane) of its producer.
+    pub fn producer(&self) -> u32 {
+        self.item.lane()
+    }
+
+    /// How many messages of its lane are missing before it: see [`ReadGrant::gap`].
+    pub fn gap(&self) -> u64 {
+        self.item.gap()
+    }
+
+    /// How often it was handed before to consumers that died with it, and may have been processed.
+    pub fn deliveries(&self) -> u32 {
+        self.item.deliveries()
+    }
+
+    /// Whether a consumer that died had been handed it already, and may have processed it.
+    pub fn is_redelivered(&self) -> bool {
+        self.deliveries() > 0
+    }
+}
+
+impl Deref for Received<'_> {
+    type Target = [u8];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        self.payload
+    }
+}

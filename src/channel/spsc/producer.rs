@@ -1,0 +1,341 @@
+//! The producer's end: reserve, build in place, commit.
+
+use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
+
+use super::endpoint::Endpoint;
+use crate::channel::PeerState;
+use crate::channel::endpoint::{Gone, deadline_at, deadline_in};
+use crate::channel::outcome::SendError;
+use crate::layout::View;
+use crate::ring::Violation;
+use crate::ring::spsc::{Reservation, Writer};
+use crate::wait::{Backoff, Look};
+
+/// The one that writes into a ring. Dropping it closes the ring for the consumer, once that has received everything.
+#[derive(Debug)]
+pub struct Producer {
+    writer: Writer<View>,
+    end: Endpoint,
+    backoff: Backoff,
+}
+
+impl Producer {
+    pub(in crate::channel) fn new(writer: Writer<View>, end: Endpoint, backoff: Backoff) -> Self {
+        Self { writer, end, backoff }
+    }
+
+    /// Bytes of the ring.
+    pub fn capacity(&self) -> usize {
+        self.end.bounds.capacity as usize
+    }
+
+    /// The longest message, in bytes.
+    pub fn max_message(&self) -> usize {
+        self.end.bounds.max_message as usize
+    }
+
+    /// Room for a message of up to `len` bytes, if there is some now. Never blocks.
+    ///
+    /// # Errors
+    /// [`Full`](SendError::Full), [`TooLarge`](SendError::TooLarge), [`Closed`](SendError::Closed),
+    /// [`PeerDied`](SendError::PeerDied), [`Fenced`](SendError::Fenced) or [`Poisoned`](SendError::Poisoned).
+    #[inline(always)]
+    pub fn try_reserve(&mut self, len: usize) -> Result<WriteGrant<'_>, SendError> {
+        let reservation = self.try_reservation(len)?;
+        Ok(WriteGrant { producer: self, reservation, tag: 0, in_batch: false })
+    }
+
+    /// Room for a message of up to `len` bytes; waits for it as long as it takes.
+    ///
+    /// # Errors
+    /// As [`try_reserve`](Self::try_reserve), but not `Full`.
+    #[inline(always)]
+    pub fn reserve(&mut self, len: usize) -> Result<WriteGrant<'_>, SendError> {
+        let reservation = self.reservation(len, None)?;
+        Ok(WriteGrant { producer: self, reservation, tag: 0, in_batch: false })
+    }
+
+    /// [`reserve`](Self::reserve) for at most `timeout`.
+    ///
+    /// # Errors
+    /// Also [`Timeout`](SendError::Timeout).
+    pub fn reserve_timeout(&mut self, len: usize, timeout: Duration) -> Result<WriteGrant<'_>, SendError> {
+        let reservation = self.reservation(len, Some(deadline_in(timeout)))?;
+        Ok(WriteGrant { producer: self, reservation, tag: 0, in_batch: false })
+    }
+
+    /// [`reserve`](Self::reserve) until `deadline`.
+    ///
+    /// # Errors
+    /// Also [`Timeout`](SendError::Timeout).
+    pub fn reserve_deadline(&mut self, len: usize, deadline: Instant) -> Result<WriteGrant<'_>, SendError> {
+        let reservation = self.reservation(len, Some(deadline_at(deadline)))?;
+        Ok(WriteGrant { producer: self, reservation, tag: 0, in_batch: false })
+    }
+
+    /// Begins a batch: its messages become visible all at once, for the price of one publication.
+    ///
+    /// Forgetting a batch (`mem::forget`) leaves its messages, and those committed later, unpublished.
+    ///
+    /// ```
+    /// # use ringway::{Options, spsc};
+    /// let (mut producer, mut consumer) = spsc::channel(&Options::new())?;
+    /// let mut batch = producer.batch();
+    /// for message in [b"one", b"two"] {
+    ///     let mut grant = batch.try_reserve(3)?;
+    ///     grant.copy_from_slice(message);
+    ///     grant.commit(3);
+    /// }
+    /// assert!(batch.publish());
+    /// let mut received = consumer.recv_batch(32)?;
+    /// assert_eq!((&mut received).into_iter().count(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn batch(&mut self) -> WriteBatch<'_> {
+        WriteBatch { producer: self }
+    }
+
+    /// Who holds the other role, as the kernel knows it: costs system calls.
+    pub fn peer(&self) -> PeerState {
+        self.end.peer_status().into()
+    }
+
+    #[inline(always)]
+    pub(crate) fn try_reservation(&mut self, len: usize) -> Result<Reservation, SendError> {
+        self.check(len)?;
+        match self.room(len) {
+            Some(reservation) => Ok(reservation),
+            None => self.look_closer(len as u64),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn reservation(&mut self, len: usize, deadline: Option<Duration>) -> Result<Reservation, SendError> {
+        self.check(len)?;
+        match self.room(len) {
+            Some(reservation) => Ok(reservation),
+            None => self.wait_for_room(len as u64, deadline),
+        }
+    }
+
+    /// Room, if there is some. A violation looks like none here: every closer look tells it.
+    #[inline(always)]
+    fn room(&mut self, len: usize) -> Option<Reservation> {
+        self.writer.reserve(len as u64).ok()?
+    }
+
+    /// Room for one more message of a batch. What may be wrong besides is found when there is none, or at the commit.
+    #[inline(always)]
+    pub(crate) fn room_in_batch(&mut self, len: usize) -> Option<Reservation> {
+        if self.is_usable() && len as u64 <= self.end.bounds.max_message { self.room(len) } else { None }
+    }
+
+    #[inline(always)]
+    fn check(&self, len: usize) -> Result<(), SendError> {
+        self.end.check()?;
+        if len as u64 > self.end.bounds.max_message {
+            return Err(SendError::TooLarge { max: self.max_message() });
+        }
+        if self.end.peer_has_left() {
+            return Err(SendError::Closed);
+        }
+        Ok(())
+    }
+
+    /// Why there is no room, unless there is some after all.
+    #[cold]
+    fn look_closer(&mut self, len: u64) -> Result<Reservation, SendError> {
+        let look = self.end.look_when_stuck(self.writer.position());
+        look_for_room(&mut self.writer, &mut self.end, len, look).unwrap_or(Err(SendError::Full))
+    }
+
+    #[cold]
+    fn wait_for_room(&mut self, len: u64, deadline: Option<Duration>) -> Result<Reservation, SendError> {
+        // Blocking with unpublished messages could be waiting for oneself.
+        self.publish();
+        let Self { writer, end, backoff } = self;
+        backoff.caught_up(writer.position(), len);
+        match end.wait(deadline, backoff, |end, look| look_for_room(writer, end, len, look)) {
+            Some(found) => found,
+            // Waits that are all shorter than a slice must find out about the peer, too.
+            None => self.look_closer(len).map_err(|error| match error {
+                SendError::Full => SendError::Timeout,
+                error => error,
+            }),
+        }
+    }
+
+    /// Whether what was reserved may still be written and committed: not in a forked child, whose parent does.
+    #[inline(always)]
+    pub(crate) fn is_usable(&self) -> bool {
+        self.end.check().is_ok()
+    }
+
+    /// The payload of a reservation, to be written by a copy that expects races.
+    #[inline(always)]
+    pub(crate) fn payload(&self, reservation: Reservation) -> *mut u8 {
+        self.writer.words().payload(reservation.position()).as_ptr()
+    }
+
+    #[inline(always)]
+    pub(crate) fn commit(&mut self, reservation: Reservation, used: usize, tag: u32) -> u64 {
+        if !self.is_usable() {
+            return reservation.position();
+        }
+        let position = self.writer.commit(reservation, used as u64, tag);
+        self.end.wake_peer();
+        position
+    }
+
+    #[inline(always)]
+    pub(crate) fn commit_in_batch(&mut self, reservation: Reservation, used: usize, tag: u32) -> u64 {
+        if !self.is_usable() {
+            return reservation.position();
+        }
+        self.writer.commit_in_batch(reservation, used as u64, tag)
+    }
+
+    pub(crate) fn publish(&mut self) -> bool {
+        if !self.is_usable() {
+            return false;
+        }
+        let any = self.writer.publish();
+        if any {
+            self.end.wake_peer();
+        }
+        any
+    }
+
+    pub(crate) fn abandon(&mut self) {
+        self.writer.abandon();
+    }
+}
+
+#[cold]
+fn poison(end: &mut Endpoint) -> SendError {
+    end.poison();
+    SendError::Poisoned
+}
+
+fn look_for_room(
+    writer: &mut Writer<View>,
+    end: &mut Endpoint,
+    len: u64,
+    look: Look,
+) -> Option<Result<Reservation, SendError>> {
+    match writer.reserve(len) {
+        Ok(Some(reservation)) => Some(Ok(reservation)),
+        _ if look == Look::Quick => None,
+        Ok(None) if end.peer_is_gone(look) => Some(Err(match end.tell() {
+            Ok(Gone::Left) => SendError::Closed,
+            Ok(Gone::Died) => SendError::PeerDied,
+            Err(unusable) => unusable.into(),
+        })),
+        Ok(None) => None,
+        Err(Violation) => Some(Err(poison(end))),
+    }
+}
+
+/// Room for one message in the ring. [`commit`](Self::commit) sends it; dropping the grant sends nothing.
+#[derive(Debug)]
+#[must_use = "nothing is sent without commit"]
+pub struct WriteGrant<'a> {
+    producer: &'a mut Producer,
+    reservation: Reservation,
+    tag: u32,
+    in_batch: bool,
+}
+
+impl WriteGrant<'_> {
+    /// Marks the message with a number of the user's own; 0 unless said.
+    #[inline(always)]
+    pub fn set_tag(&mut self, tag: u32) {
+        self.tag = tag;
+    }
+
+    /// Sends the first `used` bytes, or all if `used` is more, and returns the message's sequence: its position in the
+    /// ring in bytes, increasing from message to message.
+    ///
+    /// The message is published before this returns, with release ordering, except inside a batch. In a forked child it
+    /// sends nothing: the grant is its parent's, and so are the bytes, which a child must not write.
+    #[inline(always)]
+    pub fn commit(self, used: usize) -> u64 {
+        if self.in_batch {
+            self.producer.commit_in_batch(self.reservation, used, self.tag)
+        } else {
+            self.producer.commit(self.reservation, used, self.tag)
+        }
+    }
+}
+
+impl Deref for WriteGrant<'_> {
+    type Target = [u8];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the reserved bytes are contiguous, mapped while the producer lives, initialised (by the segment's
+        // creation at the latest), and by the ring's protocol nobody else's until commit: the promise of
+        // `assume_trusted_peers`, or of a heap ring, which no other process can see.
+        unsafe {
+            std::slice::from_raw_parts(self.producer.payload(self.reservation), self.reservation.length() as usize)
+        }
+    }
+}
+
+impl DerefMut for WriteGrant<'_> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`; the grant is borrowed mutably.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.producer.payload(self.reservation), self.reservation.length() as usize)
+        }
+    }
+}
+
+/// Messages that become visible together. Dropping the batch sends none of them.
+#[derive(Debug)]
+#[must_use = "nothing is sent without publish"]
+pub struct WriteBatch<'a> {
+    producer: &'a mut Producer,
+}
+
+impl WriteBatch<'_> {
+    /// Room for one more message, if there is some now. Never blocks.
+    ///
+    /// # Errors
+    /// As [`Producer::try_reserve`]. The batch's own messages count as occupying the ring.
+    #[inline(always)]
+    pub fn try_reserve(&mut self, len: usize) -> Result<WriteGrant<'_>, SendError> {
+        let reservation = match self.producer.room_in_batch(len) {
+            Some(reservation) => reservation,
+            None => self.producer.try_reservation(len)?,
+        };
+        Ok(WriteGrant { producer: self.producer, reservation, tag: 0, in_batch: true })
+    }
+
+    /// Room for one more message. If it has to wait, it first publishes what the batch has so far.
+    ///
+    /// # Errors
+    /// As [`Producer::reserve`].
+    #[inline(always)]
+    pub fn reserve(&mut self, len: usize) -> Result<WriteGrant<'_>, SendError> {
+        let reservation = match self.producer.room_in_batch(len) {
+            Some(reservation) => reservation,
+            None => self.producer.reservation(len, None)?,
+        };
+        Ok(WriteGrant { producer: self.producer, reservation, tag: 0, in_batch: true })
+    }
+
+    /// Publishes the batch with release ordering, and says whether there was anything to publish.
+    #[inline]
+    pub fn publish(self) -> bool {
+        self.producer.publish()
+    }
+}
+
+impl Drop for WriteBatch<'_> {
+    fn drop(&mut self) {
+        self.producer.abandon();
+    }
+}
