@@ -20,7 +20,6 @@ use ringway::ring::mpmc::{Claim, MAX_POOLS, Place, Policy, Pool, Reader, Receive
 
 const CHUNK: u32 = 8;
 const POOLED: u64 = 16;
-const POLICY: Policy = Policy { drop: false, max_deliveries: 15 };
 
 /// Consumers by their numbers; the first one is dead in many models.
 const X: u32 = 0;
@@ -189,7 +188,11 @@ impl Ring {
     }
 
     fn recover(&self, number: u32) {
-        recover(self, &self.memory.shape, number, POLICY);
+        recover(self, &self.memory.shape, number, Policy { drop: false, max_deliveries: 15 });
+    }
+
+    fn drop_all_of(&self, number: u32) {
+        recover(self, &self.memory.shape, number, Policy { drop: true, max_deliveries: 15 });
     }
 
     fn cell(&self, lane: u32, place: Place) -> &UnsafeCell<u32> {
@@ -235,7 +238,7 @@ fn for_every_death(preemptions: Option<usize>, death: impl Fn(u32) -> bool + Cop
     assert!(accesses > 1);
 }
 
-/// The producer of lane 0, at work.
+/// A producer, at work.
 struct Sender {
     ring: Ring,
     writer: Writer<Lane>,
@@ -413,7 +416,7 @@ fn whoever_comes_second_sees_what_the_first_one_saw() {
     // Of a batch, only the first seal is released by the producer: the second consumer knows the other from the head.
     explore(Some(3), || {
         let ring = Ring::new(1, 2, 0);
-        let (mut a, mut b) = (ring.receiver(A), ring.joiner(B));
+        let mut a = ring.receiver(A);
         let mut sender = Sender::new(&ring, 0);
         let producer = thread::spawn(move || {
             sender.add(8, 1);
@@ -421,6 +424,7 @@ fn whoever_comes_second_sees_what_the_first_one_saw() {
             assert!(sender.writer.publish());
         });
         let other = thread::spawn(move || tags(&a.receive(1)));
+        let mut b = ring.joiner(B);
         let mut messages = tags(&b.receive(1));
         producer.join().unwrap();
         messages.extend(other.join().unwrap());
@@ -477,7 +481,7 @@ fn the_producer_records_what_only_the_head_tells_of() {
                 (a, claim)
             });
             let mut sent = sender.try_send(8, 3);
-            let (a, claim) = other.join().unwrap();
+            let (mut a, claim) = other.join().unwrap();
             if !releases {
                 assert_eq!((sent, sender.try_send(8, 3)), (None, None), "all is held");
                 assert_eq!(tags(&a.read(&claim)), [1, 2]);
@@ -604,7 +608,7 @@ fn empty_is_not_said_of_what_was_put_back() {
 
 #[test]
 fn a_recoverer_killed_anywhere_is_followed_by_another() {
-    for_every_death(Some(4), |accesses| {
+    for_every_death(Some(3), |accesses| {
         let ring = Ring::new(1, 2, 0);
         let (mut x, mut b) = (ring.receiver(X), ring.receiver(B));
         let mut sender = Sender::new(&ring, 0);
@@ -652,6 +656,29 @@ fn what_a_dead_consumer_gave_back_is_not_delivered_again() {
 }
 
 #[test]
+fn what_a_dead_consumer_read_is_written_again_only_after_its_recovery() {
+    explore(None, || {
+        let ring = Ring::new(1, 2, 0);
+        let (mut x, mut b) = (ring.receiver(X), ring.receiver(B));
+        let mut sender = Sender::new(&ring, 0);
+        sender.send(8, 1);
+        sender.send(8, 2);
+        let other = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                let claim = x.claim(2).unwrap();
+                assert_eq!(tags(&x.read(&claim)), [1, 2]);
+                ring.drop_all_of(X);
+            })
+        };
+        let sent = sender.try_send(8, 3);
+        other.join().unwrap();
+        assert_eq!(sent.or_else(|| sender.try_send(8, 3)), Some(2));
+        assert_eq!(tags(&b.drain()), [3]);
+    });
+}
+
+#[test]
 fn payload_is_handed_on_with_what_is_put_back() {
     // A joiner finds it before it hears of it, and knows of the payload only through the lease.
     explore(Some(4), || {
@@ -676,7 +703,7 @@ fn payload_is_handed_on_with_what_is_put_back() {
 
 /// A producer dies anywhere in a message or in a batch, then its successor sends a message; a consumer is at work.
 fn succession(slots: u64, held: u32) {
-    for_every_death(Some(4), move |accesses| {
+    for_every_death(Some(3), move |accesses| {
         let ring = Ring::new(1, slots, 0);
         let (mut a, mut b) = (ring.receiver(A), ring.receiver(B));
         let mut sender = Sender::new(&ring, 0);
@@ -699,6 +726,8 @@ fn succession(slots: u64, held: u32) {
                     }
                     first.writer.publish();
                 });
+                // The next one dies before it has sent anything.
+                drop(Sender::new(&ring, 0));
                 let mut second = Sender::new(&ring, 0);
                 let sequence = second.try_send(8, 3);
                 (second, died.is_none(), sequence)
@@ -715,7 +744,7 @@ fn succession(slots: u64, held: u32) {
         let sequences = received.iter().map(|message| message.sequence);
         assert!(sequences.eq(slots..slots + received.len() as u64), "{received:?}");
         if let Some(held) = held {
-            assert_eq!(tags(&a.read(&held)), [10]);
+            assert_eq!(a.read(&held)[0].tag, 10);
         }
         died
     });
@@ -726,8 +755,9 @@ fn a_successor_goes_on_where_a_dead_producer_stopped() {
     succession(4, 0);
     // A batch as long as the lap.
     succession(2, 0);
-    // A batch behind a slot to be passed over.
+    // A batch behind slots to be passed over, and one that ends where the last published message is.
     succession(4, 1);
+    succession(4, 2);
 }
 
 #[test]
@@ -764,29 +794,36 @@ fn a_successor_finds_the_chunks_in_use_while_others_claim() {
 
 #[test]
 fn an_abandoned_batch_leaves_nothing() {
-    for slots in [2, 4] {
+    for (slots, succeeded) in [(2, false), (2, true), (4, false), (4, true)] {
         explore(None, move || {
             let ring = Ring::new(1, slots, 0);
             let mut b = ring.receiver(B);
             let mut sender = Sender::new(&ring, 0);
+            sender.send(8, 1);
+            b.drain();
+            let ring_of_successor = ring.clone();
             let producer = thread::spawn(move || {
                 sender.add(8, 1);
                 sender.add(8, 2);
                 sender.writer.abandon();
+                // By itself, or by a successor.
+                if succeeded {
+                    sender = Sender::new(&ring_of_successor, 0);
+                }
                 sender.send(8, 3);
             });
             let mut received = b.receive(16);
             producer.join().unwrap();
             received.extend(b.drain());
             assert_eq!(tags(&received), [3]);
-            assert_eq!(received[0].sequence, 0);
+            assert_eq!(received[0].sequence, 1);
         });
     }
 }
 
 #[test]
 fn a_consumer_takes_from_all_lanes() {
-    explore(Some(4), || {
+    explore(Some(3), || {
         let ring = Ring::new(2, 2, 0);
         let mut b = ring.receiver(B);
         let producers = [0, 1].map(|lane| {

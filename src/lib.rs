@@ -1,7 +1,7 @@
 //! Zero-copy shared-memory ring buffers that survive `kill -9`.
 //!
-//! Two processes on one machine exchange messages through a lock-free ring in shared memory. Either may come first, either
-//! may be killed at any instruction, and a successor goes on where it stopped.
+//! Processes on one machine exchange messages through lock-free rings in shared memory: one producer and one consumer, or
+//! many of both. Any of them may come first, any may be killed at any instruction, and the others, or a successor, go on.
 //!
 //! ```
 //! use ringway::{Address, Options, RecvError};
@@ -24,14 +24,19 @@
 //! # Two levels of one API
 //! | | portable and safe | zero-copy |
 //! |---|---|---|
-//! | endpoints | [`Sender`], [`Receiver`] | [`spsc::Producer`], [`spsc::Consumer`] |
+//! | endpoints | [`Sender`], [`Receiver`] | [`spsc::Producer`], [`spsc::Consumer`]; [`mpmc::Producer`], [`mpmc::Consumer`] |
 //! | between processes | [`Options::sender`], [`Options::receiver`] with an [`Address`] | [`Options::assume_trusted_peers`], which is `unsafe` |
-//! | between threads | an `anon:` address | [`spsc::channel`] |
+//! | between threads | an `anon:` address | [`spsc::channel`], [`mpmc::channel`] |
 //! | a message | copied in and copied out | built and read in the segment: [`spsc::WriteGrant`], [`spsc::ReadGrant`] |
 //! | several at once | [`Sender::send_many`], [`Receiver::recv_batch`] | [`spsc::Producer::batch`], [`spsc::Consumer::recv_batch`] |
 //!
 //! Both have the same rings and [`Options`], and meet in the same segment. [`inspect`] looks at a ring without taking part in
 //! it, [`segment`] has the shared memory itself, [`units`] the sizes that addresses are written in.
+//!
+//! # Two kinds of rings
+//! [`Ring::Spsc`], the default, has one producer and one consumer and is the fastest; its messages have a total order. [`Ring::Mpmc`]
+//! has up to 64 of each: every message goes to one consumer, messages can be held and given back in any order, and order holds
+//! for each producer. Ask for it with `ring=mpmc` in the address or [`Options::ring`].
 //!
 //! # Blocking
 //! A name with `try_` never blocks, one with `_timeout` or `_deadline` blocks until then, and any other as long as it takes. Waiting
@@ -48,7 +53,8 @@
 //! The kernel proves who is alive, not a timer: a killed process is dead at once, and one that is merely stopped never is. A
 //! receiver hears of its sender's death after it has received everything, a sender of its receiver's when it finds the ring full;
 //! both can go on with whoever takes over. Messages that a dead receiver was handed and had not given back are received again,
-//! marked, or skipped: see [`Takeover`]. A ring goes with its last user once everything was received, unless told to
+//! marked, or skipped: see [`Takeover`]. Among many, the others receive them: whoever joins or waits looks for the dead, and
+//! [`recover`] does so from outside. A ring goes with its last user once everything was received, unless told to
 //! [persist](Options::persist). An endpoint that a forked child inherited refuses to work there.
 //!
 //! # Trust
@@ -58,7 +64,8 @@
 //! reads. The zero-copy level lends out references into the segment, and has its contract at [`Options::assume_trusted_peers`].
 //!
 //! # Limits
-//! One producer and one consumer for each ring; rings of 4 KiB to 2 GiB; messages of 0 bytes to half the ring less 16. Linux
+//! With one producer and one consumer, rings of 4 KiB to 2 GiB, messages of 0 bytes to half the ring less 16; with many, rings of
+//! up to 32 GiB, messages of less than 1 GiB, and 64 producers and 64 consumers at a time. Linux
 //! with glibc 2.30 or later, little-endian, with `/proc` mounted. Nothing is promised after a power loss.
 //!
 //! # More

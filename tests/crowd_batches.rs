@@ -46,7 +46,7 @@ fn expect(consumer: &Consumer, number: u8) {
 fn a_batch_becomes_visible_at_once_or_never() {
     let _alone = alone();
     for kind in KINDS {
-        let scratch = Scratch::many(kind, "capacity=4KiB&producers=1&max_message=600");
+        let scratch = Scratch::many(kind, "capacity=32KiB&producers=1&max_message=600");
         let (mut producer, consumer) = (scratch.producer(), scratch.consumer());
         let (mut random, mut next) = (Random(1), 0);
         for round in 0..600 {
@@ -208,7 +208,7 @@ fn messages_of_a_batch_that_are_held_one_by_one_keep_the_batch_s_slots() {
 fn a_message_too_long_for_the_buffer_stays_the_next_one() {
     let _alone = alone();
     for kind in KINDS {
-        let scratch = Scratch::many(kind, "capacity=4KiB&producers=1&max_message=600");
+        let scratch = Scratch::many(kind, "capacity=32KiB&producers=1&max_message=600");
         let (mut sender, mut receiver, mut other) = (scratch.sender(), scratch.receiver(), scratch.receiver());
         let long = |number| Payload::of_len(number, 300 + number as usize);
         for round in 0..3 {

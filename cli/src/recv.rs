@@ -51,7 +51,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             Err(RecvError::Closed) => return signals::check(),
             Err(error) => return Err(explain(error, args)),
         };
-        match pass_on(&mut batch, left, &mut output) {
+        match pass_on(&mut batch, &mut output) {
             Ok(count) => left -= count,
             Err(error) => {
                 // Not given back: the next receiver gets them.
@@ -65,12 +65,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes what is there, up to a limit, and says how many messages it was: at most `most`, of which a batch of messages that
-/// are delivered again may have more.
-fn pass_on(batch: &mut Batch<'_>, most: u64, output: &mut Output) -> io::Result<u64> {
+/// Writes what is there, up to a limit, and says how many messages it was.
+fn pass_on(batch: &mut Batch<'_>, output: &mut Output) -> io::Result<u64> {
     let (mut count, mut bytes) = (0, 0);
     while bytes < BATCH
-        && count < most
         && let Some((message, _)) = batch.next()
     {
         output.push(message)?;

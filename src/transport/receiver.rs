@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use crate::channel::{Attachment, PeerState, RecvError, deadline_at, deadline_in, mpmc, spsc};
 use crate::layout::Ring;
-use crate::ring::mpmc::Claim;
 use crate::ring::spsc::Record;
 use crate::sys::copy::copy_racing;
 
@@ -293,8 +292,7 @@ impl Receiver {
                 Run::Spsc { left: max, last: None }
             }
             End::Mpmc(consumer) => {
-                let (claim, next) = consumer.batch(max, deadline)?;
-                Run::Mpmc { claim, next }
+                Run::Mpmc(consumer.batch(max, deadline)?)
             }
         };
         Ok(Batch { receiver: self, run, in_hand: false })
@@ -391,7 +389,7 @@ pub struct Batch<'a> {
 enum Run {
     /// The last record, and the one before.
     Spsc { left: usize, last: Option<(Record, Option<u64>)> },
-    Mpmc { claim: Claim, next: u32 },
+    Mpmc(mpmc::Part),
 }
 
 impl Batch<'_> {
@@ -413,10 +411,8 @@ impl Batch<'_> {
                 *last = Some((record, last.map(|(record, _)| record.end)));
                 Taken::Spsc(record)
             }
-            (Run::Mpmc { claim, next }, End::Mpmc(consumer)) => {
-                // A violation ends the batch; the next call tells it.
-                Taken::Mpmc(consumer.batch_item(claim, next)?.ok()?)
-            }
+            // A violation ends the batch; the next call tells it.
+            (Run::Mpmc(part), End::Mpmc(consumer)) => Taken::Mpmc(consumer.batch_item(part)?.ok()?),
             _ => return None,
         };
         self.receiver.copy_out(&taken);
@@ -426,7 +422,7 @@ impl Batch<'_> {
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        match (&self.run, &mut self.receiver.end) {
+        match (&mut self.run, &mut self.receiver.end) {
             (Run::Spsc { last: Some((record, before)), .. }, End::Spsc(consumer)) => {
                 let done = if self.in_hand {
                     consumer.untake(record);
@@ -438,8 +434,11 @@ impl Drop for Batch<'_> {
                     consumer.release(end);
                 }
             }
-            (Run::Mpmc { claim, next }, End::Mpmc(consumer)) => {
-                consumer.close_batch(*claim, next - u32::from(self.in_hand));
+            (Run::Mpmc(part), End::Mpmc(consumer)) => {
+                if self.in_hand {
+                    part.untake();
+                }
+                consumer.close_batch(*part);
             }
             _ => {}
         }

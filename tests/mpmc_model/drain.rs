@@ -4,7 +4,6 @@
 
 use crate::explorer::Seen;
 use crate::model::{Model, Step, Who};
-use crate::producer::{At, Producer};
 use crate::truth::Violation;
 use crate::words::{Fate, Lent, Seat, State};
 
@@ -68,8 +67,7 @@ impl Model {
         steps.clear();
         let moves = |who| Some(who) != stopped;
         for lane in (0..L).filter(|&lane| moves(Who::Producer(lane))) {
-            let producer = state.lanes[lane].producer;
-            if !matches!(producer.at, At::Look(_)) || producer.loans != [0; 2] {
+            if !state.lanes[lane].producer.at_rest() {
                 self.producer_steps(state, lane, steps);
                 return Some(steps[0].2);
             }
@@ -97,7 +95,7 @@ impl Model {
             return Some(steps[0].2);
         }
         let mut next = *state;
-        *next.seats.iter_mut().find(|seat| **seat == Seat::Vacant)? = self.joiner();
+        *next.seats.iter_mut().find(|seat| **seat == Seat::Vacant)? = self.joiner(state);
         Some(Ok(next))
     }
 
@@ -117,9 +115,6 @@ impl Model {
             if lane.head.position != lane.producer.tail {
                 return Err("the head is not at the tail");
             }
-            // The reservation under way, if any, is aborted.
-            let Producer { tail, sequence, head, .. } = lane.producer;
-            lane.producer = Producer::new(tail, sequence, head);
             let all = lane.published + (N - pinned) as u8;
             let filling = Model { messages: all, batch: 1, ..*self };
             for _ in 0..FAR {
@@ -128,7 +123,7 @@ impl Model {
                 let Some(step) = steps.first() else { break };
                 now = step.2?;
             }
-            if now.lanes[index].published < all || !now.lanes[index].producer.idle() {
+            if now.lanes[index].published < all || !now.lanes[index].producer.at_rest() {
                 return Err("the lane can't be filled again");
             }
         }

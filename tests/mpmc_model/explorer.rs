@@ -113,7 +113,7 @@ type Origin = (u32, u16);
 
 impl Model {
     pub fn explore<const L: usize, const N: usize>(&self) -> Result<Explored, Box<Failure>> {
-        let start = State::<L, N>::new(self.kills, self.leaves).canonical();
+        let start = State::<L, N>::new(self.consumers, self.kills, self.leaves).canonical();
         let (mut visited, mut ended) = (Seen::default(), Seen::default());
         let mut origins: Vec<Origin> = vec![(0, 0)];
         let mut queue = VecDeque::from([start]);

@@ -1,15 +1,17 @@
 //! The protocol of the ring of many producers and many consumers, explored exhaustively: every interleaving of its steps as
-//! `src/ring/mpmc/mod.rs` numbers them, with kills between any two, recoverers that are killed themselves, consumers that leave
-//! and join, and successors of producers.
+//! `src/ring/mpmc/mod.rs` numbers them, with kills between any two of them, recoverers and successors that are killed
+//! themselves, consumers that leave and join, batches that are abandoned, and messages that are put back.
 //!
-//! A load, a store or a compare and swap of a shared word is one step; where several make one, the module says why nothing
-//! is lost by it. Memory is sequentially consistent. Some participant that is never scheduled is part of every exploration.
+//! Memory is sequentially consistent, and a load, a store, or a compare and swap of a shared word is one step; where some make
+//! one together, the module says why nothing is lost by it. That somebody is stopped for ever is part of every exploration.
+//! Not in it: pools (a chunk of a pool is free when its slot is), waking, counters that wrap, and weaker orderings, which are
+//! loom's to check.
 //!
 //! In every state, what really became of each message ([`truth`]) must agree with what the words made the participants do,
 //! and all must still come to a good end ([`drain`]). A model that can't fail shows nothing: each of the [`mutants`] must.
 //!
 //! `cargo test --profile quick --test mpmc_model -- --nocapture` shows what was explored. With `RINGWAY_MODEL=full` in the
-//! environment larger configurations follow, which take minutes and some gigabytes.
+//! environment there are larger configurations, which take minutes and some gigabytes.
 
 mod consumer;
 mod drain;
@@ -18,6 +20,7 @@ mod model;
 mod mutants;
 mod producer;
 mod recovery;
+mod resume;
 mod show;
 mod truth;
 mod words;
@@ -27,15 +30,17 @@ use model::Model;
 use mutants::Mutant;
 use std::time::Instant;
 
-/// Two slots, so that three messages are the second lap.
+/// Two slots: from the third message on they are used again.
 const SMALL: Model = Model {
     lanes: 1,
     slots: 2,
+    consumers: 2,
     messages: 4,
     batch: 2,
     run: 2,
     hold: 2,
     aborts: false,
+    puts_back: false,
     kills: 1,
     leaves: 0,
     max_deliveries: 15,
@@ -83,33 +88,37 @@ fn full() -> bool {
 }
 
 #[test]
-fn batches_and_runs_in_two_slots() {
-    holds(Model { leaves: 1, max_deliveries: 2, stopped: true, ..SMALL });
+fn batches_and_runs() {
+    holds(SMALL);
+    holds(MEDIUM);
 }
 
 #[test]
-fn aborted_loans() {
-    holds(Model { aborts: true, ..SMALL });
+fn many_laps() {
+    holds(Model { messages: 7, kills: 2, consumers: 1, aborts: true, ..SMALL });
+    holds(Model { messages: 7, consumers: 1, ..MEDIUM });
+    holds(Model { messages: 5, ..SINGLES });
 }
 
 #[test]
-fn dropped_at_once() {
-    holds(Model { max_deliveries: 1, kills: 2, ..SMALL });
+fn two_kills() {
+    holds(Model { kills: 2, ..SINGLES });
+    holds(Model { kills: 2, max_deliveries: 1, ..SMALL });
 }
 
 #[test]
-fn singles_over_many_laps() {
-    holds(Model { messages: 5, kills: 2, ..SINGLES });
+fn leaving_and_dropping() {
+    holds(Model { messages: 3, leaves: 1, max_deliveries: 2, stopped: true, ..SMALL });
 }
 
 #[test]
-fn batches_and_runs_in_three_slots() {
-    holds(Model { stopped: true, ..MEDIUM });
+fn putting_back() {
+    holds(Model { messages: 3, aborts: true, puts_back: true, stopped: true, ..SMALL });
 }
 
 #[test]
 fn two_lanes() {
-    holds(Model { kills: 2, stopped: true, ..TWO_LANES });
+    holds(TWO_LANES);
 }
 
 #[test]
@@ -117,19 +126,26 @@ fn large() {
     if full() {
         holds(Model { slots: 4, messages: 5, ..SMALL });
         holds(Model { slots: 4, messages: 5, batch: 1, run: 3, ..SMALL });
-        holds(Model { kills: 2, leaves: 1, ..SMALL });
-        holds(Model { messages: 6, ..SMALL });
+        holds(Model { slots: 4, messages: 7, kills: 2, consumers: 1, ..SMALL });
+        holds(Model { messages: 7, kills: 2, consumers: 1, batch: 1, ..MEDIUM });
         holds(Model { aborts: true, stopped: true, ..MEDIUM });
-        holds(Model { messages: 5, ..MEDIUM });
+    }
+}
+
+#[test]
+fn large_with_many_kills() {
+    if full() {
+        holds(Model { kills: 2, leaves: 1, ..SMALL });
+        holds(Model { kills: 3, ..SINGLES });
+        holds(Model { messages: 3, leaves: 1, aborts: true, puts_back: true, stopped: true, ..SMALL });
     }
 }
 
 #[test]
 fn large_with_two_lanes() {
     if full() {
+        holds(Model { kills: 2, ..TWO_LANES });
         holds(Model { batch: 2, run: 2, hold: 2, ..TWO_LANES });
-        holds(Model { kills: 2, leaves: 1, ..TWO_LANES });
-        holds(Model { messages: 3, ..TWO_LANES });
     }
 }
 
@@ -139,12 +155,13 @@ fn mistakes_in_claims_and_redelivery_are_caught() {
         (Mutant::ClaimUnrecorded, SMALL),
         (Mutant::RecordOverLaterLap, SMALL),
         (Mutant::RunOverSkip, MEDIUM),
-        (Mutant::PassedIsEmpty, SMALL),
+        (Mutant::EmptyAtOnce, SMALL),
         (Mutant::SeenAfterScan, Model { kills: 2, ..SINGLES }),
         (Mutant::JoinWithoutScan, SMALL),
         (Mutant::DoneOfAnyLap, SMALL),
         (Mutant::DoneIgnored, SMALL),
         (Mutant::RunReleasedEarly, SMALL),
+        (Mutant::PutBackUntold, Model { puts_back: true, ..SMALL }),
     ]);
 }
 
@@ -165,13 +182,15 @@ fn mistakes_of_producers_are_caught() {
     caught(&[
         (Mutant::NoHeadCheck, SMALL),
         (Mutant::OldLeaseIsFree, SMALL),
-        (Mutant::PinOfOneSlot, SMALL),
+        (Mutant::MembersIgnored, SMALL),
         (Mutant::PinForOneLap, SMALL),
         (Mutant::SkipAlone, SMALL),
         (Mutant::FirstSealFirst, SMALL),
         (Mutant::SkipForgetsSequence, SMALL),
         (Mutant::StaleSeals, SMALL),
-        (Mutant::ClearedToZero, MEDIUM),
-        (Mutant::SequenceFromSeal, SMALL),
+        (Mutant::NotAnnounced, SMALL),
+        (Mutant::NotRestored, SMALL),
+        (Mutant::UnusedLaneSeemsFilled, MEDIUM),
+        (Mutant::FromRunToRun, Model { messages: 7, consumers: 1, batch: 1, ..MEDIUM }),
     ]);
 }

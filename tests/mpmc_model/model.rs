@@ -8,19 +8,22 @@ use crate::words::{Seat, State};
 pub struct Model {
     pub lanes: u8,
     pub slots: u8,
+    /// One or two, at a time.
+    pub consumers: usize,
     /// Messages that each producer publishes.
     pub messages: u8,
     /// The most loans committed at once, messages claimed at once, and leases held at once.
     pub batch: u8,
     pub run: u8,
     pub hold: u8,
-    /// Whether loans are aborted, all of them or the first of two.
+    /// Whether loans are aborted and batches abandoned, and whether consumers put back what they hold.
     pub aborts: bool,
+    pub puts_back: bool,
     pub kills: u8,
     pub leaves: u8,
     /// Deliveries at which a message is dropped; 1 is the policy that drops at once.
     pub max_deliveries: u8,
-    /// Whether a drain must also succeed while a consumer is stopped.
+    /// Whether all must come to a good end while somebody is stopped, too.
     pub stopped: bool,
     pub mutant: Mutant,
 }

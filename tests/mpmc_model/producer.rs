@@ -37,18 +37,34 @@ pub enum At {
     /// Before P0 for a position; the head; C2; and P0 again, where the head had to be asked.
     Look(u8),
     Head(u8),
-    Record { position: u8, head: Head },
+    Record {
+        position: u8,
+        head: Head,
+    },
     Again(u8),
     /// A loan behind pinned slots, and to where it goes on free.
-    Reserved { position: u8, until: u8 },
+    Reserved {
+        position: u8,
+        until: u8,
+    },
     /// Before P1, or P2, in the commit of the loan at `position`.
-    Commit { store: Store, position: u8, until: u8, batched: bool },
+    Commit {
+        store: Store,
+        position: u8,
+        until: u8,
+        batched: bool,
+    },
     /// Before the seal of `position` is taken back. The head of a resume; 0 is a batch abandoned.
-    Clear { position: u8, head: u8 },
+    Clear {
+        position: u8,
+        head: u8,
+    },
     Dead,
     /// In resume, before C2, and before P0 for the first slot not yet known to be free.
     Resume(Head),
-    Free { head: u8 },
+    Free {
+        head: u8,
+    },
 }
 
 /// The stores of a commit, in this order.

@@ -8,7 +8,7 @@ use crate::model::{Model, Step, Who};
 use crate::mutants::Mutant;
 use crate::producer::{self, Producer};
 use crate::truth::Violation;
-use crate::words::{Head, Lease, Lent, Seat, State, rename_head};
+use crate::words::{Head, Lane, Lease, Lent, Seat, State, rename_head};
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Recoverer {
@@ -24,8 +24,12 @@ enum At {
         lane: u8,
         head: Head,
     },
-    /// Before R2 for a slot.
+    /// Before R2 for a slot, and before the look at what is there then.
     Requeue {
+        lane: u8,
+        slot: u8,
+    },
+    News {
         lane: u8,
         slot: u8,
     },
@@ -73,38 +77,35 @@ impl Model {
         mut recoverer: Recoverer,
     ) -> (&'static str, Result<(), Violation>) {
         let (owner, mut result) = (seat as u8, Ok(()));
-        let behind = self.has(Mutant::RequeueBeforeRecord);
         let what = match recoverer.at {
             At::Head(lane) => {
                 let head = state.lanes[lane as usize].head;
                 recoverer.at = if head.run > 0 && head.owner == owner {
                     At::Record { lane, head }
-                } else if behind {
-                    self.next_lane::<L>(lane, recoverer.saw_requeued)
                 } else {
-                    At::Requeue { lane, slot: 0 }
+                    self.recorded::<L>(lane, recoverer)
                 };
                 "R1, head"
             }
             At::Record { lane, head } => {
                 result = state.lanes[lane as usize].record(head, self.mutant);
-                recoverer.at = if behind {
-                    self.next_lane::<L>(lane, recoverer.saw_requeued)
-                } else {
-                    At::Requeue { lane, slot: 0 }
-                };
+                recoverer.at = self.recorded::<L>(lane, recoverer);
                 "R1, lease"
             }
             At::Requeue { lane, slot } => {
-                result = self.requeue(state, lane, slot, owner, &mut recoverer.saw_requeued);
-                recoverer.at = if slot + 1 < N as u8 {
-                    At::Requeue { lane, slot: slot + 1 }
-                } else if behind {
-                    At::Head(lane)
-                } else {
-                    self.next_lane::<L>(lane, recoverer.saw_requeued)
-                };
+                let requeued = self.requeue(&mut state.lanes[lane as usize], slot, owner);
+                recoverer.at = At::News { lane, slot };
+                // Without a CAS the first load can as well be the second.
+                if requeued == Ok(false) {
+                    self.look_for_news(state, &mut recoverer, lane, slot);
+                }
+                recoverer.saw_requeued |= requeued == Ok(true) && self.has(Mutant::AnnouncementOfOwn);
+                result = requeued.map(|_| ());
                 "R2"
+            }
+            At::News { lane, slot } => {
+                self.look_for_news(state, &mut recoverer, lane, slot);
+                "R2, again"
             }
             At::Announce => {
                 state.announce();
@@ -120,47 +121,60 @@ impl Model {
         (what, result)
     }
 
-    fn next_lane<const L: usize>(&self, lane: u8, saw_requeued: bool) -> At {
-        if lane + 1 < L as u8 {
-            return self.start_of_lane(lane + 1);
+    /// What follows R1.
+    fn recorded<const L: usize>(&self, lane: u8, recoverer: Recoverer) -> At {
+        if self.has(Mutant::RequeueBeforeRecord) {
+            self.next_lane::<L>(lane, recoverer)
+        } else {
+            At::Requeue { lane, slot: 0 }
         }
+    }
+
+    fn next_lane<const L: usize>(&self, lane: u8, recoverer: Recoverer) -> At {
         let announced = matches!(self.mutant, Mutant::NoAnnouncement | Mutant::AnnouncementFirst);
-        if saw_requeued && !announced { At::Announce } else { At::Vacate }
+        match lane + 1 {
+            next if next < L as u8 && self.has(Mutant::RequeueBeforeRecord) => At::Requeue { lane: next, slot: 0 },
+            next if next < L as u8 => At::Head(next),
+            _ if recoverer.saw_requeued && !announced => At::Announce,
+            _ => At::Vacate,
+        }
     }
 
-    fn start_of_lane(&self, lane: u8) -> At {
-        if self.has(Mutant::RequeueBeforeRecord) { At::Requeue { lane, slot: 0 } } else { At::Head(lane) }
-    }
-
-    /// R2 for one slot.
-    fn requeue<const L: usize, const N: usize>(
+    fn look_for_news<const L: usize, const N: usize>(
         &self,
-        state: &mut State<L, N>,
+        state: &State<L, N>,
+        recoverer: &mut Recoverer,
         lane: u8,
         slot: u8,
-        owner: u8,
-        saw_requeued: &mut bool,
-    ) -> Result<(), Violation> {
-        let lane = &mut state.lanes[lane as usize];
+    ) {
+        let requeued = state.lanes[lane as usize].slot(slot).lease.state == Lent::Requeued;
+        recoverer.saw_requeued |= requeued && !self.has(Mutant::AnnouncementOfOwn);
+        recoverer.at = if slot + 1 < N as u8 {
+            At::Requeue { lane, slot: slot + 1 }
+        } else if self.has(Mutant::RequeueBeforeRecord) {
+            At::Head(lane)
+        } else {
+            self.next_lane::<L>(lane, *recoverer)
+        };
+    }
+
+    /// R2 for one slot. Whether the dead consumer's lease was there; nobody else changes that.
+    fn requeue<const N: usize>(&self, lane: &mut Lane<N>, slot: u8, owner: u8) -> Result<bool, Violation> {
         let lease = lane.slot(slot).lease;
-        match lease.state {
-            Lent::Requeued => *saw_requeued |= !self.has(Mutant::AnnouncementOfOwn),
-            Lent::Leased if lease.owner == owner => {
-                let first = lease.lap * N as u8 + slot;
-                lane.expect_orphans(first, lease.run)?;
-                let deliveries = lease.deliveries + 1;
-                if deliveries >= self.max_deliveries {
-                    lane.slot_mut(slot).lease = Lease { lap: lease.lap, run: lease.run, ..Lease::default() };
-                    lane.free_run(first, lease.run, true)?;
-                } else {
-                    let deliveries = if self.has(Mutant::Unflagged) { lease.deliveries } else { deliveries };
-                    lane.slot_mut(slot).lease = Lease { owner: 0, deliveries, state: Lent::Requeued, ..lease };
-                    *saw_requeued = true;
-                }
-            }
-            _ => {}
+        if lease.state != Lent::Leased || lease.owner != owner {
+            return Ok(false);
         }
-        Ok(())
+        let first = lease.lap * N as u8 + slot;
+        lane.expect_orphans(first, lease.run)?;
+        let deliveries = lease.deliveries + 1;
+        if deliveries >= self.max_deliveries {
+            lane.slot_mut(slot).lease = Lease { lap: lease.lap, run: lease.run, ..Lease::default() };
+            lane.free_run(first, lease.run, true)?;
+        } else {
+            let deliveries = if self.has(Mutant::Unflagged) { lease.deliveries } else { deliveries };
+            lane.slot_mut(slot).lease = Lease { owner: 0, deliveries, state: Lent::Requeued, ..lease };
+        }
+        Ok(true)
     }
 
     /// What comes from outside: kills, leaving, and joining. Whoever cleans up after a death may be killed without limit.
@@ -173,16 +187,17 @@ impl Model {
         for index in 0..L {
             let cost = match state.lanes[index].producer.at {
                 producer::At::Dead => continue,
-                producer::At::Clear(_) => 0,
+                producer::At::Clear { head: 1.., .. } | producer::At::Resume(_) | producer::At::Free { .. } => 0,
                 _ => 1,
             };
             if state.kills >= cost {
                 push(Who::Producer(index), "is killed", &|state| {
                     state.kills -= cost;
-                    state.lanes[index].producer = Producer::dead();
+                    state.lanes[index].producer = Producer { at: producer::At::Dead, ..Producer::new(0, 0) };
                 });
             }
         }
+        let taken = state.seats.iter().filter(|&&seat| seat != Seat::Vacant).count();
         for seat in 0..state.seats.len() {
             let orphaned = Seat::Orphaned(self.start());
             match state.seats[seat] {
@@ -202,16 +217,18 @@ impl Model {
                         });
                     }
                 }
-                seat_now @ Seat::Orphaned(_) if seat_now != orphaned => {
-                    push(Who::Recoverer(seat), "is killed", &|state| state.seats[seat] = orphaned);
-                }
-                Seat::Orphaned(_) => {}
-                Seat::Vacant => push(Who::Consumer(seat), "joins", &|state| state.seats[seat] = self.joiner()),
+                Seat::Orphaned(_) if state.seats[seat] == orphaned => {}
+                Seat::Orphaned(_) => push(Who::Recoverer(seat), "is killed", &|state| state.seats[seat] = orphaned),
+                Seat::Vacant if taken == self.consumers => {}
+                Seat::Vacant => push(Who::Consumer(seat), "joins", &|state| state.seats[seat] = self.joiner(state)),
             }
         }
     }
 
-    pub fn joiner(&self) -> Seat {
-        Seat::Alive(Consumer { seen: self.has(Mutant::JoinWithoutScan), ..Consumer::default() })
+    pub fn joiner<const L: usize, const N: usize>(&self, state: &State<L, N>) -> Seat<L> {
+        if self.has(Mutant::JoinWithoutScan) {
+            return Seat::Alive(Consumer { seen: true, ..Consumer::new(state.lanes.map(|lane| lane.head)) });
+        }
+        Seat::Alive(Consumer::new([Head::default(); L]))
     }
 }

@@ -25,11 +25,12 @@ impl Model {
     /// The sequence of the next message, if the last one that was published lies right before `tail`.
     fn next_sequence<const N: usize>(&self, lane: &Lane<N>, tail: u8) -> u8 {
         let slots = N as u8;
-        if lane.sealed(tail - 1).is_some() || self.has(Mutant::NotAnnounced) {
-            return lane.slot(tail - 1).seal.sequence + 1;
+        if lane.sealed(tail - 1).is_some() {
+            return lane.slot(tail - 1).seal.sequence.wrapping_add(1);
         }
         // A lane that was never used, or one that an unpublished batch has filled, with the last message's slot.
-        let announced = lane.slot(tail).seal.lap == Lane::<N>::lap(tail) && lane.slot(tail).seal.kind == Kind::Announced;
+        let announced =
+            lane.slot(tail).seal.lap == Lane::<N>::lap(tail) && lane.slot(tail).seal.kind == Kind::Announced;
         if announced {
             return lane.slot(tail).seal.sequence;
         }

@@ -29,18 +29,14 @@ impl Display for Model {
     fn fmt(&self, f: &mut Formatter) -> Result {
         let Model { lanes, slots, messages, batch, run, hold, kills, leaves, .. } = self;
         write!(f, "{lanes} lanes of {slots} slots and {messages} messages, batches of {batch}, runs of {run}, ")?;
-        write!(f, "{hold} leases, {kills} kills, {leaves} leaves")?;
+        write!(f, "{} consumers, {hold} leases, {kills} kills, {leaves} leaves", self.consumers)?;
         match self.max_deliveries {
             1 => write!(f, ", dropped at once")?,
             2.. if self.kills + self.leaves < self.max_deliveries => {}
             most => write!(f, ", dropped after {most} deliveries")?,
         }
-        write!(
-            f,
-            "{}{}",
-            if self.aborts { ", aborts" } else { "" },
-            if self.stopped { ", someone stopped" } else { "" }
-        )
+        let also = [(self.aborts, "aborts"), (self.puts_back, "puts back"), (self.stopped, "somebody stopped")];
+        also.into_iter().filter(|(set, _)| *set).try_for_each(|(_, what)| write!(f, ", {what}"))
     }
 }
 
@@ -57,6 +53,7 @@ impl Display for Slot {
             Kind::Nothing => write!(f, "-")?,
             Kind::Message => write!(f, "lap {lap} #{sequence}")?,
             Kind::Skip => write!(f, "lap {lap} skip #{sequence}")?,
+            Kind::Announced => write!(f, "lap {lap} announced #{sequence}")?,
         }
         let Lease { lap, owner, deliveries, run, state } = self.lease;
         match state {

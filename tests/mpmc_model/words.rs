@@ -139,11 +139,12 @@ pub struct State<const L: usize, const N: usize> {
 }
 
 impl<const L: usize, const N: usize> State<L, N> {
-    pub fn new(kills: u8, leaves: u8) -> Self {
+    pub fn new(consumers: usize, kills: u8, leaves: u8) -> Self {
         // They have scanned the ring while it was empty.
         let lanes = [Lane::new(); L];
-        let consumer = Consumer { seen: true, heads: lanes.map(|lane| lane.head), ..Consumer::default() };
-        State { seats: [Seat::Alive(consumer); 2], lanes, kills, leaves }
+        let consumer = Consumer { seen: true, ..Consumer::new(lanes.map(|lane: Lane<N>| lane.head)) };
+        let seats = std::array::from_fn(|seat| if seat < consumers { Seat::Alive(consumer) } else { Seat::Vacant });
+        State { seats, lanes, kills, leaves }
     }
 
     /// The same with the two consumers' names exchanged: whatever one of them leads to, the other one does.

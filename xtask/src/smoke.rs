@@ -73,7 +73,7 @@ fn field<'a>(row: &'a str, name: &str) -> Option<&'a str> {
     rest.split([',', '}']).next().map(str::trim)
 }
 
-/// Sends files through each kind of segment; what comes out must be the same, and exit codes 0.
+/// Sends files through each kind of segment, and through a ring of many; what comes out must be the same, and exit codes 0.
 pub fn send_and_recv() -> Outcome {
     let folder = folder()?;
     let (bytes, lines) = (folder.join("bytes"), folder.join("lines"));
@@ -100,7 +100,93 @@ pub fn send_and_recv() -> Outcome {
         }
         outcome.map_err(|problem| format!("{problem}, over {address}"))?;
     }
+    let address = format!("shm:///ringway-smoke-{pid}?ring=mpmc&max_message=128KiB");
+    let outcome = share(&address, &lines, &folder).and_then(|()| outlive(&address, &folder));
+    if outcome.is_err() {
+        // As above.
+        let _ = Command::new(ringway()).args(["rm", &address]).output();
+    }
+    outcome.map_err(|problem| format!("{problem}, over {address}"))
+}
+
+/// Two senders and two receivers: each line comes out once.
+fn share(address: &str, lines: &Path, folder: &Path) -> Outcome {
+    println!("{} twice over {address}", lines.display());
+    // Or the receivers would end when the first sender does.
+    let mut silent = Command::new(ringway());
+    let mut silent = Running::start("ringway send", silent.args(["send", address]).stdin(Stdio::piped()))?;
+    until(address, "\"alive\"")?;
+    let outputs = ["output", "output2"].map(|name| folder.join(name));
+    let mut receivers = Vec::new();
+    for output in &outputs {
+        let mut recv = Command::new(ringway());
+        recv.args(["recv", address]).stdin(Stdio::null()).stdout(create(output)?);
+        receivers.push(Running::start("ringway recv", &mut recv)?);
+    }
+    let mut senders = Vec::new();
+    for _ in 0..2 {
+        let mut send = Command::new(ringway());
+        senders.push(Running::start("ringway send", send.args(["send", address]).stdin(open(lines)?))?);
+    }
+    senders.into_iter().try_for_each(|sender| sender.finish(PIPE_LIMIT))?;
+    drop(silent.child.stdin.take());
+    silent.finish(PIPE_LIMIT)?;
+    receivers.into_iter().try_for_each(|receiver| receiver.finish(PIPE_LIMIT))?;
+    let read = |path: &Path| fs::read(path).map_err(|error| format!("could not read {}: {error}", path.display()));
+    let (sent, received) = (read(lines)?.repeat(2), [read(&outputs[0])?, read(&outputs[1])?].concat());
+    if sorted(&received) == sorted(&sent) { Ok(()) } else { Err("other lines came out".to_owned()) }
+}
+
+fn sorted(text: &[u8]) -> Vec<&[u8]> {
+    let mut lines: Vec<&[u8]> = text.split_inclusive(|&byte| byte == b'\n').collect();
+    lines.sort_unstable();
+    lines
+}
+
+/// What a receiver held when it was killed is recovered, and received by the next one.
+fn outlive(address: &str, folder: &Path) -> Outcome {
+    let (input, output) = (folder.join("part"), folder.join("output"));
+    println!("{} past a receiver that is killed, over {address}", input.display());
+    // More than a pipe holds, so that nobody can have written it.
+    write(&input, |out| random().take(1 << 14).try_for_each(|word| out.write_all(&word.to_le_bytes())))?;
+    let mut send = Command::new(ringway());
+    send.args(["send", "--chunk", "128KiB", address]).stdin(open(&input)?);
+    Running::start("ringway send", &mut send)?.finish(PIPE_LIMIT)?;
+    let mut recv = Command::new(ringway());
+    let recv = recv.args(["recv", "--raw", address]).stdin(Stdio::null());
+    let victim = Running::start("ringway recv", recv.stdout(Stdio::piped()))?;
+    until(address, "\"leased\":1,")?;
+    drop(victim);
+    let recovered = ask(&["recover", "--json", address])?;
+    if !recovered.contains("\"deaths\":1,\"redelivered\":1,\"dropped\":0") {
+        return Err(format!("one message of one receiver was to be recovered, not {recovered}"));
+    }
+    Running::start("ringway recv", recv.stdout(create(&output)?))?.finish(PIPE_LIMIT)?;
+    run(Command::new("cmp").args([input, output]))
+}
+
+/// Waits until `ringway inspect --json` prints this.
+fn until(address: &str, wanted: &str) -> Outcome {
+    let start = Instant::now();
+    while !ask(&["inspect", "--json", address]).is_ok_and(|object| object.contains(wanted)) {
+        if start.elapsed() > PIPE_LIMIT {
+            return Err(format!("inspect did not print {wanted} within {PIPE_LIMIT:?}"));
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
     Ok(())
+}
+
+/// What `ringway` prints.
+fn ask(arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new(ringway()).args(arguments).output();
+    let output = output.map_err(|error| format!("could not start ringway: {error}"))?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => {
+            Err(format!("ringway {} failed: {}", arguments[0], String::from_utf8_lossy(&output.stderr).trim_end()))
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -112,8 +198,7 @@ enum First {
 fn pass(address: &str, input: &Path, output: &Path, flags: (&[&str], &[&str]), first: First) -> Outcome {
     println!("{} over {address}", input.display());
     let mut send = Command::new(ringway());
-    let source = File::open(input).map_err(|error| format!("could not open {}: {error}", input.display()))?;
-    send.arg("send").args(flags.0).arg(address).stdin(source);
+    send.arg("send").args(flags.0).arg(address).stdin(open(input)?);
     let mut recv = Command::new(ringway());
     recv.arg("recv").args(flags.1).arg(address).stdin(Stdio::null()).stdout(create(output)?);
     let (sender, receiver) = match first {
@@ -172,6 +257,10 @@ fn folder() -> Result<PathBuf, String> {
     let folder = target_dir().join("smoke");
     fs::create_dir_all(&folder).map_err(|error| format!("could not create {}: {error}", folder.display()))?;
     Ok(folder)
+}
+
+fn open(path: &Path) -> Result<File, String> {
+    File::open(path).map_err(|error| format!("could not open {}: {error}", path.display()))
 }
 
 fn create(path: &Path) -> Result<File, String> {

@@ -4,7 +4,7 @@ use std::{fmt, io, time::Duration};
 
 use ringway::{self, Options, Profile, units::ByteSize};
 use ringway_harness::{
-    Between, Link, Ring, Row, SIZES,
+    Between, Link, MpmcRing, Ring, Row, SIZES,
     block::{self, Stream},
     with_size,
     yardstick::{Futex, Waiting, pipe, unix},
@@ -86,15 +86,19 @@ pub fn name(value: &impl Serialize) -> String {
 struct Way {
     transport: Transport,
     wait: Wait,
-    /// Bytes in the ring, where there is one.
-    ring: Option<usize>,
+    /// The kind of ring and its bytes, where there is one.
+    ring: Option<(ringway::Ring, usize)>,
 }
 
 const SMALL: usize = 64 << 10;
 const LARGE: usize = 4 << 20;
 
-const fn shm(wait: Wait, ring: usize) -> Way {
-    Way { transport: Transport::Shm, wait, ring: Some(ring) }
+const fn shm(wait: Wait, bytes: usize) -> Way {
+    Way { transport: Transport::Shm, wait, ring: Some((ringway::Ring::Spsc, bytes)) }
+}
+
+const fn shm_of_many(wait: Wait, bytes: usize) -> Way {
+    Way { transport: Transport::Shm, wait, ring: Some((ringway::Ring::Mpmc, bytes)) }
 }
 
 const fn raw(transport: Transport, wait: Wait) -> Way {
@@ -104,6 +108,8 @@ const fn raw(transport: Transport, wait: Wait) -> Way {
 const STREAMS: &[Way] = &[
     shm(Wait::Spin, LARGE),
     shm(Wait::Futex, LARGE),
+    shm_of_many(Wait::Spin, LARGE),
+    shm_of_many(Wait::Futex, LARGE),
     raw(Transport::Pipe, Wait::Sleep),
     raw(Transport::Unix, Wait::Sleep),
 ];
@@ -111,6 +117,8 @@ const STREAMS: &[Way] = &[
 const MORE_STREAMS: &[Way] = &[
     shm(Wait::Spin, SMALL),
     shm(Wait::Futex, SMALL),
+    shm_of_many(Wait::Spin, SMALL),
+    shm_of_many(Wait::Futex, SMALL),
     raw(Transport::Pipe, Wait::Spin),
     raw(Transport::Unix, Wait::Spin),
 ];
@@ -155,17 +163,23 @@ impl Way {
     /// The row for one size, unless the ring is too small for it.
     fn row(self, metric: Metric, size: usize, batch: usize) -> Option<Row<Key>> {
         // A ring carries messages of up to half its capacity; so must a batch, lest the sides take turns.
-        let room = self.ring.unwrap_or(LARGE) / 2;
+        let room = self.bytes() / 2;
         if (size + 16) * batch > room {
             return None;
         }
-        let ring = self.ring.map(|bytes| format!("spsc/{}", ByteSize(bytes as u64)));
+        let ring = self.ring.map(|(ring, bytes)| format!("{ring}/{}", ByteSize(bytes as u64)));
         let key = Key { transport: self.transport, ring, wait: self.wait, size, batch, metric };
         let waiting = if self.wait == Wait::Spin { Waiting::Spin } else { Waiting::Sleep };
         Some(match self.transport {
             Transport::Shm => {
                 let options = self.options(metric);
-                with_size!(size, N => row::<N, _>(key, move || Ring::new(&options)))
+                match self.ring {
+                    Some((ringway::Ring::Mpmc, _)) => {
+                        let options = options.max_message(size);
+                        with_size!(size, N => row::<N, _>(key, move || MpmcRing::new(&options, 1)))
+                    }
+                    _ => with_size!(size, N => row::<N, _>(key, move || Ring::new(&options))),
+                }
             }
             Transport::Pipe => with_size!(size, N => row::<N, _>(key, move || pipe(waiting))),
             Transport::Unix => with_size!(size, N => row::<N, _>(key, move || unix(waiting))),
@@ -173,9 +187,14 @@ impl Way {
         })
     }
 
+    /// How many the ring has, or is taken to have.
+    fn bytes(self) -> usize {
+        self.ring.map_or(LARGE, |(_, bytes)| bytes)
+    }
+
     /// How ringway is set up for it.
     fn options(self, metric: Metric) -> Options {
-        let options = Options::new().capacity(self.ring.unwrap_or(LARGE)).profile(match metric {
+        let options = Options::new().capacity(self.bytes()).profile(match metric {
             Metric::OneWay => Profile::Throughput,
             Metric::RoundTrip => Profile::Latency,
         });
@@ -219,6 +238,10 @@ mod tests {
             }
         }
         assert!(keys.iter().any(|key| key.transport == Transport::Futex));
+        for ring in ["spsc/4MiB", "mpmc/4MiB"] {
+            let one_way = |key: &&Key| key.metric == Metric::OneWay && key.ring.as_deref() == Some(ring);
+            assert_eq!(keys.iter().filter(one_way).count(), 2 * 4, "{ring}: two ways to wait, four sizes");
+        }
     }
 
     #[test]
@@ -236,7 +259,9 @@ mod tests {
 
     #[test]
     fn messages_fit_their_ring() {
-        assert!(shm(Wait::Spin, SMALL).row(Metric::OneWay, 64 << 10, 1).is_none());
-        assert!(shm(Wait::Spin, LARGE).row(Metric::OneWay, 64 << 10, 1).is_some());
+        for way in [shm, shm_of_many] {
+            assert!(way(Wait::Spin, SMALL).row(Metric::OneWay, 64 << 10, 1).is_none());
+            assert!(way(Wait::Spin, LARGE).row(Metric::OneWay, 64 << 10, 1).is_some());
+        }
     }
 }

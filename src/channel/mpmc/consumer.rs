@@ -145,8 +145,8 @@ impl Consumer {
     /// As [`try_recv`](Self::try_recv).
     #[inline]
     pub fn try_recv_batch(&mut self, max: usize) -> Result<ReadBatch<'_>, RecvError> {
-        let (claim, next) = self.state.get_mut().try_claim(most(max))?;
-        Ok(ReadBatch { consumer: self, claim, next })
+        let part = self.state.get_mut().try_part(most(max))?;
+        Ok(ReadBatch { consumer: self, part })
     }
 
     /// Waits for a message, then yields up to `max` that are there, and at most 16.
@@ -155,8 +155,8 @@ impl Consumer {
     /// As [`recv`](Self::recv).
     #[inline]
     pub fn recv_batch(&mut self, max: usize) -> Result<ReadBatch<'_>, RecvError> {
-        let (claim, next) = self.state.get_mut().claim(most(max), None)?;
-        Ok(ReadBatch { consumer: self, claim, next })
+        let part = self.state.get_mut().part(most(max), None)?;
+        Ok(ReadBatch { consumer: self, part })
     }
 
     /// The producers, as the kernel knows them: costs system calls.
@@ -190,24 +190,27 @@ impl Consumer {
 
     /// Waits for messages and claims up to `max` of them: to be taken with [`batch_item`](Self::batch_item), and closed.
     #[inline]
-    pub(crate) fn batch(&self, max: usize, deadline: Option<Duration>) -> Result<(Claim, u32), RecvError> {
-        self.state.borrow_mut().claim(most(max), deadline)
+    pub(crate) fn batch(&self, max: usize, deadline: Option<Duration>) -> Result<Part, RecvError> {
+        self.state.borrow_mut().part(most(max), deadline)
     }
 
     /// A message of a batch; none in a forked child, which then is told why when it begins another.
     #[inline(always)]
-    pub(crate) fn batch_item(&self, claim: &Claim, next: &mut u32) -> Option<Result<Item, RecvError>> {
+    pub(crate) fn batch_item(&self, part: &mut Part) -> Option<Result<Item, RecvError>> {
         let mut state = self.state.borrow_mut();
         state.end.check().ok()?;
-        let index = (*next..claim.run()).find(|&index| !claim.is_released(index))?;
-        *next = index + 1;
-        Some(state.item(*claim, index))
+        let index = part.claim.first_held(part.next);
+        if index >= part.end {
+            return None;
+        }
+        part.next = index + 1;
+        Some(state.item(part.claim, index))
     }
 
-    /// Ends a batch: gives back the messages before `next`, and keeps the others for the next calls.
+    /// Ends a batch: gives back the messages that were handed out, and keeps the others for the next calls.
     #[inline(always)]
-    pub(crate) fn close_batch(&self, claim: Claim, next: u32) {
-        self.state.borrow_mut().close_batch(claim, next);
+    pub(crate) fn close_batch(&self, part: Part) {
+        self.state.borrow_mut().close_batch(part);
     }
 
     /// Gives back a message; not in a forked child, whose parent is still reading it.
@@ -224,6 +227,34 @@ impl Consumer {
 
 fn most(max: usize) -> u32 {
     max.clamp(1, LONGEST_RUN as usize) as u32
+}
+
+/// What a batch hands out of a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    claim: Claim,
+    /// The first message that was not handed out.
+    next: u32,
+    /// Behind the last one that may be.
+    end: u32,
+}
+
+impl Part {
+    #[inline(always)]
+    fn new(claim: Claim, next: u32, max: u32) -> Self {
+        if claim.run() <= max { Self { claim, next, end: claim.run() } } else { Self::cut(claim, next, max) }
+    }
+
+    #[cold]
+    fn cut(claim: Claim, next: u32, max: u32) -> Self {
+        let mut held = (next..claim.run()).filter(|&index| !claim.is_released(index));
+        Self { claim, next, end: held.nth(max as usize - 1).map_or(claim.run(), |last| last + 1) }
+    }
+
+    /// Takes back that the last message was handed out.
+    pub(crate) fn untake(&mut self) {
+        self.next -= 1;
+    }
 }
 
 impl State {
@@ -280,30 +311,48 @@ impl State {
         }
     }
 
+    #[inline]
+    fn try_part(&mut self, max: u32) -> Result<Part, RecvError> {
+        let (claim, next) = self.try_claim(max)?;
+        self.close(&claim);
+        Ok(Part::new(claim, next, max))
+    }
+
+    #[inline]
+    fn part(&mut self, max: u32, deadline: Option<Duration>) -> Result<Part, RecvError> {
+        let (claim, next) = self.claim(max, deadline)?;
+        self.close(&claim);
+        Ok(Part::new(claim, next, max))
+    }
+
     /// Messages that are here already, or in the ring; with the index of the first that was not handed out.
     #[inline(always)]
     fn find(&mut self, max: u32) -> Option<(Claim, u32)> {
         if !self.open.is_empty()
-            && let Some(found) = self.take_open(max)
+            && let Some(found) = self.find_open()
         {
             return Some(found);
         }
         self.reader.claim(max).map(|claim| (claim, 0))
     }
 
-    /// An open run of which something is left. For a batch it is closed, to be opened again at the batch's end.
+    /// An open run of which something is left, that was not handed out nor given back by a dead owner.
     #[cold]
-    fn take_open(&mut self, max: u32) -> Option<(Claim, u32)> {
-        let at = self.open.iter().position(|(claim, next)| *next < claim.run())?;
-        let (claim, next) = self.open[at];
-        if max > 1 || claim.run() == 1 {
-            self.open.swap_remove(at);
+    fn find_open(&self) -> Option<(Claim, u32)> {
+        self.open.iter().copied().find(|(claim, next)| claim.first_held(*next) < claim.run())
+    }
+
+    /// A run is no longer open: it is handed out as a whole, or by a batch, which opens it again at its end.
+    #[inline(always)]
+    fn close(&mut self, claim: &Claim) {
+        if !self.open.is_empty() {
+            self.open.retain(|(open, _)| !open.is_same_run(claim));
         }
-        Some((claim, next))
     }
 
     fn hand_out(&mut self, claim: Claim, index: u32) -> Result<Item, RecvError> {
         if claim.run() == 1 {
+            self.close(&claim);
             return self.item(claim, index);
         }
         self.hand_out_one(claim, index)
@@ -312,7 +361,7 @@ impl State {
     /// Hands out the next message of a run of several.
     #[cold]
     fn hand_out_one(&mut self, claim: Claim, index: u32) -> Result<Item, RecvError> {
-        let index = (index..claim.run()).find(|&index| !claim.is_released(index)).unwrap_or(claim.run() - 1);
+        let index = claim.first_held(index);
         match self.open.iter_mut().find(|(open, _)| open.is_same_run(&claim)) {
             Some((_, next)) => *next = index + 1,
             None => self.open.push((claim, index + 1)),
@@ -363,7 +412,12 @@ impl State {
         self.expected[last_lane as usize] = expected;
         match std::mem::replace(&mut self.expected[lane as usize], UNKNOWN) {
             UNKNOWN => 0,
-            expected => sequence.saturating_sub(expected),
+            // Put back by one who left.
+            expected if expected > sequence => {
+                self.expected_here.1 = expected;
+                0
+            }
+            expected => sequence - expected,
         }
     }
 
@@ -393,27 +447,37 @@ impl State {
     }
 
     fn untake(&mut self, item: &Item) {
+        if item.gap() > 0 {
+            self.expected_here.1 = item.sequence() - item.gap();
+        }
         match self.open.iter_mut().find(|(open, _)| open.is_same_run(&item.claim)) {
             Some((_, next)) => *next = (*next).min(item.index),
             None => self.open.push((item.claim, item.index)),
         }
     }
 
-    fn close_batch(&mut self, mut claim: Claim, next: u32) {
+    fn close_batch(&mut self, part: Part) {
         if self.end.check().is_err() {
             return;
         }
-        if next >= claim.run() {
+        let Part { claim, next, .. } = part;
+        if claim.first_held(next) >= claim.run() {
             self.reader.release(&claim);
         } else {
-            for index in 0..next {
-                if !claim.is_released(index) {
-                    self.reader.release_one(&mut claim, index);
-                }
-            }
-            self.open.push((claim, next));
+            self.open_again(claim, next);
         }
         self.end.wake_producer_soon(claim.lane());
+    }
+
+    /// Gives back the messages of a run before `next`, and keeps the others.
+    #[cold]
+    fn open_again(&mut self, mut claim: Claim, next: u32) {
+        for index in 0..next {
+            if !claim.is_released(index) {
+                self.reader.release_one(&mut claim, index);
+            }
+        }
+        self.open.push((claim, next));
     }
 
     /// Why there is no message, unless there is one after all.
@@ -559,8 +623,7 @@ impl Drop for ReadGrant<'_> {
 #[derive(Debug)]
 pub struct ReadBatch<'a> {
     consumer: &'a Consumer,
-    claim: Claim,
-    next: u32,
+    part: Part,
 }
 
 impl<'b> IntoIterator for &'b mut ReadBatch<'_> {
@@ -568,14 +631,14 @@ impl<'b> IntoIterator for &'b mut ReadBatch<'_> {
     type IntoIter = Iter<'b>;
 
     fn into_iter(self) -> Iter<'b> {
-        Iter { consumer: self.consumer, claim: &self.claim, next: &mut self.next }
+        Iter { consumer: self.consumer, part: &mut self.part }
     }
 }
 
 impl Drop for ReadBatch<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.consumer.close_batch(self.claim, self.next);
+        self.consumer.close_batch(self.part);
     }
 }
 
@@ -583,8 +646,7 @@ impl Drop for ReadBatch<'_> {
 #[derive(Debug)]
 pub struct Iter<'b> {
     consumer: &'b Consumer,
-    claim: &'b Claim,
-    next: &'b mut u32,
+    part: &'b mut Part,
 }
 
 impl<'b> Iterator for Iter<'b> {
@@ -593,7 +655,7 @@ impl<'b> Iterator for Iter<'b> {
     #[inline(always)]
     fn next(&mut self) -> Option<Received<'b>> {
         // A violation ends the batch; the next call tells it.
-        let item = self.consumer.batch_item(self.claim, self.next)?.ok()?;
+        let item = self.consumer.batch_item(self.part)?.ok()?;
         // SAFETY: as for a ReadGrant; the batch, which releases it, is borrowed as long as the slice lives.
         let payload = unsafe { std::slice::from_raw_parts(item.payload(), item.len()) };
         Some(Received { payload, item })

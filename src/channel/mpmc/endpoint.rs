@@ -183,7 +183,7 @@ impl Endpoint {
     }
 
     /// Whether the others are gone, and the user has not been told or is to be told again. Acquires all that they did. Recovers
-    /// the dead, if the look is for them.
+    /// the dead, if the look is for them, and before consumers are told of the end.
     pub(super) fn others_are_gone(&mut self, look: Look) -> bool {
         // Relaxed: as it is stored.
         if self.view.commons().poisoned.0.load(Ordering::Relaxed) != 0 {
@@ -194,7 +194,12 @@ impl Endpoint {
             self.recover();
         }
         self.refresh();
-        !self.keep_open && self.others.present == 0 && (self.have_left() || self.have_died())
+        let gone = !self.keep_open && self.others.present == 0 && (self.have_left() || self.have_died());
+        if gone && look != Look::Peer && self.role == Role::Consumer {
+            // The dead of one's own role may hold messages, and a consumer that is told of the end won't wait for them.
+            self.recover();
+        }
+        gone
     }
 
     fn recover(&mut self) {

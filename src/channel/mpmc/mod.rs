@@ -38,7 +38,7 @@ use std::sync::Arc;
 pub use consumer::{Consumer, Iter, ReadBatch, ReadGrant, Received};
 pub use producer::{Producer, WriteBatch, WriteGrant};
 
-pub(crate) use consumer::Item;
+pub(crate) use consumer::{Item, Part};
 pub(super) use endpoint::{format, wake_everybody};
 
 use self::endpoint::Endpoint;

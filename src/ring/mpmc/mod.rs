@@ -176,7 +176,7 @@ const PUBLISH: Ordering = if cfg!(ringway_mutant = "lane_publish_relaxed") { Ord
 const RECEIVE: Ordering = if cfg!(ringway_mutant = "lane_receive_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
 const RELEASE: Ordering = if cfg!(ringway_mutant = "lane_release_relaxed") { Ordering::Relaxed } else { Ordering::Release };
 const REUSE: Ordering = if cfg!(ringway_mutant = "lane_reuse_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
-const CLAIM: Ordering = if cfg!(ringway_mutant = "lane_claim_relaxed") { Ordering::Relaxed } else { Ordering::AcqRel };
+const CLAIM: Ordering = if cfg!(ringway_mutant = "lane_claim_relaxed") { Ordering::Relaxed } else { Ordering::Release };
 const HEAD: Ordering = if cfg!(ringway_mutant = "lane_head_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
 const REQUEUE: Ordering = if cfg!(ringway_mutant = "lane_requeue_relaxed") { Ordering::Relaxed } else { Ordering::Release };
 const REDELIVER: Ordering =

@@ -40,6 +40,12 @@ impl Claim {
         self.released & 1 << index != 0
     }
 
+    /// The first from `index` on that was not given back, by its index; if there is none, at least the number of messages.
+    #[inline(always)]
+    pub fn first_held(&self, index: u32) -> u32 {
+        (u32::from(self.released) | ((1 << index) - 1)).trailing_ones()
+    }
+
     /// The lane in which they are.
     pub fn lane(&self) -> u32 {
         self.lane
@@ -181,12 +187,17 @@ impl<R: Ring> Reader<R> {
     }
 
     fn turn_to(&mut self, number: u32) {
-        if let Some(last) = self.lanes.get_mut(self.number as usize) {
-            last.head = self.here.head;
+        if number == self.number {
+            // Others may be so quick that each claim comes this way: the burst goes on.
+            self.burst %= BURST;
+            return;
         }
+        self.lanes[self.number as usize].head = self.here.head;
         self.here = self.lanes[number as usize].clone();
         self.number = number;
         self.burst = 0;
+        // The head of another lane may look the same.
+        self.settled = Head::new(0, 0, 0);
     }
 
     /// Claims messages of this lane, if it has some.

@@ -47,11 +47,12 @@ pub fn recover(ring: &impl Ring, shape: &Shape, owner: u32, policy: Policy) -> R
                 let deliveries = lease.deliveries() + 1;
                 let dropped = policy.drop || deliveries >= policy.max_deliveries;
                 let next = lease.with(if dropped { State::Released } else { State::Requeued }, deliveries.min(15));
+                // Relaxed: as above. Before others may have the lease, and write it.
+                let released = super::word::Done(lane.done(slot).load(Ordering::Relaxed)).released(lease.lap());
                 // R2, pairs with C5, and with P0.
                 if word.compare_exchange(lease.0, next.0, REQUEUE, Ordering::Relaxed).is_err() {
                     continue;
                 }
-                let released = super::word::Done(lane.done(slot).load(Ordering::Relaxed)).released(lease.lap());
                 let messages = u64::from(lease.run().saturating_sub(released.count_ones()));
                 *if dropped { &mut recovered.dropped } else { &mut recovered.requeued } += messages;
             }
