@@ -80,11 +80,15 @@ impl Tenure {
         participant.tenure.store(Self::new(last.generation(), last.deaths(), State::Left).0, Ordering::Release);
     }
 
-    /// The caller has found the holder dead, and nobody else may do so now.
+    /// The caller has found the holder dead, and nobody joins in its place before that is recorded.
     pub(super) fn record_died(participant: &Participant) {
         let last = Self::load(participant);
-        // Pairs with `load`: who sees it sees all that was recovered.
-        participant.tenure.store(Self::new(last.generation(), last.deaths() + 1, State::Left).0, Ordering::Release);
+        if last.state() != State::Present {
+            return;
+        }
+        let next = Self::new(last.generation(), last.deaths() + 1, State::Left);
+        // Release: pairs with `load`: who sees it sees all that was recovered. Failure: another one was quicker.
+        let _ = participant.tenure.compare_exchange(last.0, next.0, Ordering::Release, Ordering::Relaxed);
     }
 }
 

@@ -74,6 +74,9 @@
 
 mod reader;
 mod recovery;
+#[cfg(test)]
+#[cfg(not(ringway_loom))]
+mod tests;
 mod word;
 mod writer;
 

@@ -77,8 +77,6 @@ pub struct Backlog {
     pub requeued: u64,
     /// Bytes in the messages that nobody has claimed.
     pub bytes: u64,
-    /// Messages that were published, by all lanes.
-    pub published: u64,
 }
 
 /// Counts what there is, without changing anything; if the ring is in use, the figures are of slightly different moments.
@@ -101,7 +99,6 @@ pub fn backlog(ring: &impl Ring, shape: &Shape) -> Backlog {
             }
             position = ahead(position, 1);
         }
-        backlog.published = backlog.published.wrapping_add(position);
         for slot in 0..shape.slots as u32 {
             match Lease(lane.lease(slot).load(Ordering::Relaxed)).state() {
                 State::Released => {}

@@ -125,12 +125,18 @@ impl<L: Lane> Writer<L> {
         if seal(last).of(laps.lap(last)).is_some() {
             return seal(last).sequence().wrapping_add(1);
         }
-        // The lane is fresh; or what was never published filled it and has taken the last one's place: then its own first message tells.
-        let first = |position: &u64| {
+        let end = ahead(last, laps.slots());
+        if seal(end).of(laps.lap(end)).is_none() {
+            // Nothing has been published yet.
+            return 0;
+        }
+        // What was never published has taken its place; then the first message of that tells.
+        let is_message = |position: &u64| {
             let (seal, lap) = (seal(*position), laps.lap(*position));
             seal.is_announced(lap) || seal.of(lap) == Some(Kind::Message)
         };
-        (0..laps.slots()).map(|count| ahead(tail, count)).find(first).map_or(0, |position| seal(position).sequence())
+        let first = (0..laps.slots()).map(|count| ahead(tail, count)).find(is_message);
+        first.map_or(0, |position| seal(position).sequence())
     }
 
     /// Takes the seals of messages and skips that were never published off the slots from the tail to `end`. Nobody looks at them
@@ -327,7 +333,7 @@ impl<L: Lane> Writer<L> {
         until
     }
 
-    /// Collects the chunks of all messages that were given back.
+    /// Collects the chunks of messages that were given back; of slots that were passed over, when consumers have, too.
     fn collect(&mut self) {
         let end = ahead(self.tail, self.laps.slots());
         let mut position = self.free_until;
