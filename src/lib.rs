@@ -100,8 +100,8 @@ pub mod wait;
 
 #[cfg(not(ringway_loom))]
 pub use channel::{
-    Lanes, Options, Peer, PeerState, Positions, Profile, RecvError, Recovery, Report, SendError, Takeover, inspect, mpmc,
-    recover, spsc,
+    Lanes, Options, Peer, PeerState, Positions, Profile, Recovery, RecvError, Report, SendError, Takeover, inspect,
+    mpmc, recover, spsc,
 };
 #[cfg(not(ringway_loom))]
 pub use error::{Error, ErrorKind, Result};

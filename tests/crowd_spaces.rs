@@ -206,7 +206,8 @@ fn a_file_system_of_64_kib_is_too_small_and_says_so() {
     let directory = Directory::new();
     Child::fork(|_| {
         directory.mount("64k");
-        let address = |options: &str| format!("file://{}/ring?ring=mpmc{options}", directory.0.display()).parse().unwrap();
+        let address =
+            |options: &str| format!("file://{}/ring?ring=mpmc{options}", directory.0.display()).parse().unwrap();
         for options in ["", "&capacity=64KiB", "&producers=64&capacity=4KiB"] {
             let error = Options::new().receiver(&address(options)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");

@@ -303,7 +303,11 @@ fn a_child_that_commits_or_releases_its_parents_grant_changes_nothing() {
         .expect_success();
         if let Some(name) = scratch.name() {
             let report = inspect(name).unwrap();
-            assert_eq!((report.depth, report.positions.unwrap().released), (1, 0), "{kind:?}: the child's doing reached the ring");
+            assert_eq!(
+                (report.depth, report.positions.unwrap().released),
+                (1, 0),
+                "{kind:?}: the child's doing reached the ring"
+            );
         }
         drop((grant, held));
         assert_eq!(consumer.try_recv().err(), Some(RecvError::Empty), "{kind:?}: the child sent");

@@ -86,9 +86,7 @@ fn attempt(place: Place, options: &Options, role: Role, me: &ProcessId) -> Resul
     let geometry = check(&segment, options)?;
     match &geometry.form {
         Form::Spsc(layout) => Ok(Attachment::Spsc(pair(segment, (&geometry, layout), options, role, me)?)),
-        Form::Mpmc(layout) => {
-            Ok(Attachment::Mpmc(mpmc::join(segment, (&geometry, layout), options, role, me)?))
-        }
+        Form::Mpmc(layout) => Ok(Attachment::Mpmc(mpmc::join(segment, (&geometry, layout), options, role, me)?)),
     }
 }
 
@@ -192,7 +190,12 @@ fn enter(name: &Name, options: &Options) -> Result<Segment> {
     if options.existence == Existence::Open {
         return Segment::open(name);
     }
-    let geometry = wanted(options, matches!(name, Name::File(_)), name)?;
+    let geometry = match wanted(options, matches!(name, Name::File(_)), name) {
+        Ok(geometry) => geometry,
+        // What can't be made may be there, of a kind that wasn't said.
+        Err(e) if options.existence == Existence::OpenOrCreate => return Segment::open(name).map_err(|_| e),
+        Err(e) => return Err(e),
+    };
     let (bytes, perm) = (geometry.total() as usize, options.perm.unwrap_or(0o600));
     let locks = locks_of(&geometry.form);
     let init = |base| format(base, &geometry);
@@ -229,7 +232,8 @@ fn wanted(options: &Options, persist: bool, what: &dyn std::fmt::Display) -> Res
     match form {
         Some(form) => Ok(Geometry::new(form, wait, persist)),
         None => {
-            let message = options.max_message.map_or(String::new(), |max| format!(" for messages of {}", ByteSize(max)));
+            let message =
+                options.max_message.map_or(String::new(), |max| format!(" for messages of {}", ByteSize(max)));
             Err(invalid(format!("make a ring of {}{message} in", ByteSize(capacity))).advise(
                 match options.ring.unwrap_or_default() {
                     Ring::Spsc => "a ring has at most 2GiB, and a message at most half of that, less 16 bytes",
@@ -292,12 +296,16 @@ fn check(segment: &Segment, options: &Options) -> Result<Geometry> {
         && lanes.map_or(1, |(lanes, _)| lanes) < wanted
     {
         let has = lanes.map_or(1, |(lanes, _)| lanes);
-        return mismatch(format!("it has room for {has} producers, and {wanted} are wanted; say less, or remove it first"));
+        return mismatch(format!(
+            "it has room for {has} producers, and {wanted} are wanted; say less, or remove it first"
+        ));
     }
     if let (Some((_, has)), Some(wanted)) = (lanes, options.max_deliveries)
         && has != wanted
     {
-        return mismatch(format!("it was made with max_deliveries={has}, not {wanted}; leave it out, or remove it first"));
+        return mismatch(format!(
+            "it was made with max_deliveries={has}, not {wanted}; leave it out, or remove it first"
+        ));
     }
     if let Some(wait) = options.wait
         && geometry.wait != wait

@@ -351,7 +351,13 @@ impl Ring for MpmcView {
         debug_assert!(lane < self.lanes);
         // SAFETY: lanes are counted below `lanes`, by their owner or by `lanes_used`.
         let base = unsafe { self.data.add(lane as usize * self.plan.bytes as usize) };
-        LaneView { base, leases: self.plan.leases, done: self.plan.done, chunks: self.plan.chunks, chunk: self.plan.chunk }
+        LaneView {
+            base,
+            leases: self.plan.leases,
+            done: self.plan.done,
+            chunks: self.plan.chunks,
+            chunk: self.plan.chunk,
+        }
     }
 
     #[inline(always)]
@@ -430,7 +436,9 @@ mod tests {
         assert_eq!(shape(0, Some(257), 1), Some((64, 256, vec![(320, 4)], 257)));
         assert_eq!(shape(4 << 20, None, 8), Some((1024, 256, vec![(4096, 43), (32768, 6)], 32768)));
         assert_eq!(shape(0, Some(MAX_LENGTH), 1).unwrap().2.len(), MAX_POOLS);
-        for refused in [(1 << 36, None, 1), (u64::MAX, None, 64), (0, Some(MAX_LENGTH + 1), 1), (0, None, 0), (0, None, 65)] {
+        for refused in
+            [(1 << 36, None, 1), (u64::MAX, None, 64), (0, Some(MAX_LENGTH + 1), 1), (0, None, 0), (0, None, 65)]
+        {
             assert_eq!(shape(refused.0, refused.1, refused.2), None, "{refused:?}");
         }
     }

@@ -137,7 +137,9 @@ impl<'a> Crew<'a> {
         }
         let places = self.members(role).len();
         Err(Error::new(ErrorKind::NoSpace, tried(), segment).advise(match role {
-            Role::Producer => format!("all of its {places} lanes are taken: end a producer, or make the ring with more"),
+            Role::Producer => {
+                format!("all of its {places} lanes are taken: end a producer, or make the ring with more")
+            }
             Role::Consumer => format!("it has {places} consumers, and takes no more: end one"),
         }))
     }

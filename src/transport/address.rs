@@ -207,9 +207,8 @@ fn parse(given: &str) -> Result<Address, String> {
         target,
         ring: options.read("ring")?,
         producers: options.read_with("producers", |value| parse_count(value, "producers", MAX_PRODUCERS))?,
-        max_deliveries: options.read_with("max_deliveries", |value| {
-            parse_count(value, "max_deliveries", MAX_DELIVERIES)
-        })?,
+        max_deliveries: options
+            .read_with("max_deliveries", |value| parse_count(value, "max_deliveries", MAX_DELIVERIES))?,
         capacity: options.read("capacity")?,
         max_message: options.read("max_message")?,
         wait: options.read("wait")?,

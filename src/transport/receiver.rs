@@ -35,6 +35,7 @@ pub struct Receiver {
 
 /// The end of whatever carries the messages.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are few, and a box would cost each message")]
 enum End {
     Spsc(spsc::Consumer),
     Mpmc(mpmc::Consumer),
@@ -291,9 +292,7 @@ impl Receiver {
                 consumer.peek(deadline)?;
                 Run::Spsc { left: max, last: None }
             }
-            End::Mpmc(consumer) => {
-                Run::Mpmc(consumer.batch(max, deadline)?)
-            }
+            End::Mpmc(consumer) => Run::Mpmc(consumer.batch(max, deadline)?),
         };
         Ok(Batch { receiver: self, run, in_hand: false })
     }
@@ -388,7 +387,10 @@ pub struct Batch<'a> {
 #[derive(Debug)]
 enum Run {
     /// The last record, and the one before.
-    Spsc { left: usize, last: Option<(Record, Option<u64>)> },
+    Spsc {
+        left: usize,
+        last: Option<(Record, Option<u64>)>,
+    },
     Mpmc(mpmc::Part),
 }
 

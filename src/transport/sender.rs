@@ -34,6 +34,7 @@ pub struct Sender {
 
 /// The end of whatever carries the messages.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are few, and a box would cost each message")]
 enum End {
     Spsc(spsc::Producer),
     Mpmc(mpmc::Producer),

@@ -74,7 +74,7 @@ impl Crowd<'_> {
                 ring(waiter, bells);
                 return;
             }
-            waiters = before & waiters;
+            waiters &= before;
         }
     }
 

@@ -96,7 +96,18 @@ unsafe impl Send for Item {}
 impl Consumer {
     pub(super) fn new(reader: Reader<MpmcView>, end: Endpoint, backoff: Backoff) -> Self {
         let view = end.view;
-        Self { state: RefCell::new(State { reader, end, backoff, open: Vec::new(), ready: None, expected_here: (0, UNKNOWN), expected: Vec::new() }), view }
+        Self {
+            state: RefCell::new(State {
+                reader,
+                end,
+                backoff,
+                open: Vec::new(),
+                ready: None,
+                expected_here: (0, UNKNOWN),
+                expected: Vec::new(),
+            }),
+            view,
+        }
     }
 
     /// The longest message, in bytes.

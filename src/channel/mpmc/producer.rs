@@ -23,12 +23,7 @@ pub struct Producer {
 }
 
 impl Producer {
-    pub(super) fn new(
-        writer: Writer<LaneView>,
-        end: Endpoint,
-        backoff: Backoff,
-        lane: u32,
-    ) -> Self {
+    pub(super) fn new(writer: Writer<LaneView>, end: Endpoint, backoff: Backoff, lane: u32) -> Self {
         Self { writer, end, backoff, lane }
     }
 

@@ -80,7 +80,7 @@ mod tests;
 mod word;
 mod writer;
 
-pub use reader::{Claim, Received, Reader};
+pub use reader::{Claim, Reader, Received};
 pub use recovery::{Policy, Recovered, backlog, is_drained, recover};
 pub use word::{LONGEST_RUN, MAX_CONSUMERS, MAX_DELIVERIES, MAX_LENGTH, MAX_PRODUCERS, SLOTS};
 pub use writer::{Reservation, Writer};
@@ -175,17 +175,22 @@ pub enum Place {
 }
 
 // Each ordering that carries the argument above has a mutant that loom must catch.
-const PUBLISH: Ordering = if cfg!(ringway_mutant = "lane_publish_relaxed") { Ordering::Relaxed } else { Ordering::Release };
-const RECEIVE: Ordering = if cfg!(ringway_mutant = "lane_receive_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
-const RELEASE: Ordering = if cfg!(ringway_mutant = "lane_release_relaxed") { Ordering::Relaxed } else { Ordering::Release };
+const PUBLISH: Ordering =
+    if cfg!(ringway_mutant = "lane_publish_relaxed") { Ordering::Relaxed } else { Ordering::Release };
+const RECEIVE: Ordering =
+    if cfg!(ringway_mutant = "lane_receive_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+const RELEASE: Ordering =
+    if cfg!(ringway_mutant = "lane_release_relaxed") { Ordering::Relaxed } else { Ordering::Release };
 const REUSE: Ordering = if cfg!(ringway_mutant = "lane_reuse_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
 const CLAIM: Ordering = if cfg!(ringway_mutant = "lane_claim_relaxed") { Ordering::Relaxed } else { Ordering::Release };
 const HEAD: Ordering = if cfg!(ringway_mutant = "lane_head_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
-const REQUEUE: Ordering = if cfg!(ringway_mutant = "lane_requeue_relaxed") { Ordering::Relaxed } else { Ordering::Release };
+const REQUEUE: Ordering =
+    if cfg!(ringway_mutant = "lane_requeue_relaxed") { Ordering::Relaxed } else { Ordering::Release };
 const REDELIVER: Ordering =
     if cfg!(ringway_mutant = "lane_redeliver_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
 const TELL: Ordering = if cfg!(ringway_mutant = "lane_tell_relaxed") { Ordering::Relaxed } else { Ordering::Release };
-const LISTEN: Ordering = if cfg!(ringway_mutant = "lane_listen_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+const LISTEN: Ordering =
+    if cfg!(ringway_mutant = "lane_listen_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
 
 /// C0: how far consumers are. Pairs with C3: sees all claims before the last one recorded.
 fn load_head(lane: &impl Lane) -> Head {

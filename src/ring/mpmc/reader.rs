@@ -301,11 +301,8 @@ impl<R: Ring> Reader<R> {
         let note = Note(words.note.load(Ordering::Relaxed));
         let sequence = Seal(words.seal.load(Ordering::Relaxed)).sequence();
         // That it lies in a pool makes it longer than any.
-        let place = if note.0 as u32 <= self.longest {
-            Place::Slot(slot)
-        } else {
-            self.place_in_pool(claim, slot, note)?
-        };
+        let place =
+            if note.0 as u32 <= self.longest { Place::Slot(slot) } else { self.place_in_pool(claim, slot, note)? };
         Ok(Received {
             lane: claim.lane,
             place,

@@ -248,21 +248,54 @@ impl Queue {
 #[derive(Clone, Copy, Debug)]
 enum Operation {
     /// Room is asked for and not used.
-    Reserve { lane: usize, length: u64 },
+    Reserve {
+        lane: usize,
+        length: u64,
+    },
     /// A message that goes on its own.
-    Send { lane: usize, length: u64 },
-    Add { lane: usize, length: u64 },
-    Publish { lane: usize },
-    Abandon { lane: usize },
+    Send {
+        lane: usize,
+        length: u64,
+    },
+    Add {
+        lane: usize,
+        length: u64,
+    },
+    Publish {
+        lane: usize,
+    },
+    Abandon {
+        lane: usize,
+    },
     /// The end of a producer between two operations.
-    Succeed { lane: usize },
-    Claim { consumer: u32, max: u32 },
-    Release { consumer: u32, which: usize },
-    ReleaseOne { consumer: u32, which: usize, index: u32 },
-    PutBack { consumer: u32, which: usize },
+    Succeed {
+        lane: usize,
+    },
+    Claim {
+        consumer: u32,
+        max: u32,
+    },
+    Release {
+        consumer: u32,
+        which: usize,
+    },
+    ReleaseOne {
+        consumer: u32,
+        which: usize,
+        index: u32,
+    },
+    PutBack {
+        consumer: u32,
+        which: usize,
+    },
     /// The end of a consumer between two operations.
-    Kill { consumer: u32 },
-    Recover { consumer: u32, drops: bool },
+    Kill {
+        consumer: u32,
+    },
+    Recover {
+        consumer: u32,
+        drops: bool,
+    },
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -322,7 +355,8 @@ struct World {
 impl World {
     fn new(origin: u64, slots: u64, pools: &[Pool], max_deliveries: u32) -> Self {
         let heap = Heap::at(origin, 2, slots, pools);
-        let queue = || Queue { head: origin, tail: origin, unclaimed: BTreeMap::new(), sequence: origin, batch: Vec::new() };
+        let queue =
+            || Queue { head: origin, tail: origin, unclaimed: BTreeMap::new(), sequence: origin, batch: Vec::new() };
         let mut world = Self {
             queues: vec![queue(), queue()],
             runs: Vec::new(),
@@ -407,7 +441,12 @@ impl World {
     }
 
     /// What the producer does; dead, it has a successor, and its batch is gone.
-    fn with_writer<T>(&mut self, lane: usize, accesses: u32, work: impl FnOnce(&mut Writer<HeapLane>) -> T) -> Option<T> {
+    fn with_writer<T>(
+        &mut self,
+        lane: usize,
+        accesses: u32,
+        work: impl FnOnce(&mut Writer<HeapLane>) -> T,
+    ) -> Option<T> {
         if self.writers[lane].is_none() {
             self.succeed(lane, u32::MAX);
         }

@@ -471,12 +471,6 @@ impl<L: Lane> Writer<L> {
         }
         self.clear_unpublished(end);
     }
-
-    /// The words of the lane.
-    #[inline(always)]
-    pub fn lane(&self) -> &L {
-        &self.lane
-    }
 }
 
 /// A whole sequence from its low half: it is the position less the slots that were passed over until then.
