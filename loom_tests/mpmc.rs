@@ -61,6 +61,11 @@ struct Memory {
     shape: Shape,
 }
 
+// SAFETY: the cells are what loom watches; it panics on any access that is not ordered.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
 /// How many more words may be accessed before the holder stops for ever.
 type Fuse = Arc<AtomicU32>;
 
@@ -77,11 +82,6 @@ struct Lane {
     ring: Ring,
     number: usize,
 }
-
-// SAFETY: the cells are what loom watches; it panics on any access that is not ordered.
-unsafe impl Send for Ring {}
-// SAFETY: as above.
-unsafe impl Send for Lane {}
 
 impl Lane {
     fn words(&self) -> &Words {

@@ -11,8 +11,9 @@ use crate::ring::mpmc::{
 };
 use crate::sys::semaphore::RawSemaphore;
 
-/// The smallest and the largest chunk that a slot has for its own, in bytes.
-const CHUNK: std::ops::RangeInclusive<u64> = 64..=256;
+/// The largest chunk that a slot has for its own, in bytes. Smaller ones are a power of two from 8 on, which share cache lines, or
+/// whole lines.
+const LARGEST_CHUNK: u64 = 256;
 /// From one size class to the next.
 const CLASS_STEP: u64 = 16;
 /// The least slots of a lane, and the least chunks of a pool: a few must not be in use while a few are.
@@ -95,12 +96,15 @@ impl MpmcLayout {
             return None;
         }
         let share = capacity.div_ceil(lanes.into());
-        let max_message = max_message.unwrap_or((share / 16).clamp(*CHUNK.start(), 1 << 29));
+        let max_message = max_message.unwrap_or((share / 16).clamp(LINE, 1 << 29));
         if max_message > MAX_LENGTH {
             return None;
         }
-        let largest = max_message.max(1).next_multiple_of(LINE);
-        let chunk = largest.min(*CHUNK.end());
+        let largest = match max_message {
+            0..LINE => max_message.max(8).next_power_of_two(),
+            _ => max_message.next_multiple_of(LINE),
+        };
+        let chunk = largest.min(LARGEST_CHUNK);
         let mut sizes: Vec<u64> = std::iter::successors(Some(chunk), |size| Some(size * CLASS_STEP))
             .take_while(|&size| size < largest)
             .skip(1)
@@ -168,8 +172,7 @@ impl MpmcLayout {
         if !given.slots.is_power_of_two()
             || !SLOTS.contains(&given.slots)
             || given.slots < LEAST_SLOTS
-            || !CHUNK.contains(&chunk)
-            || !chunk.is_multiple_of(LINE)
+            || !is_chunk(chunk)
         {
             return damaged("its slots are out of bounds");
         }
@@ -202,6 +205,13 @@ impl MpmcLayout {
             return damaged("its lanes have another size");
         }
         Ok(layout)
+    }
+}
+
+fn is_chunk(bytes: u64) -> bool {
+    match bytes {
+        0..LINE => bytes >= 8 && bytes.is_power_of_two(),
+        _ => bytes.is_multiple_of(LINE) && bytes <= LARGEST_CHUNK,
     }
 }
 
@@ -321,17 +331,17 @@ impl MpmcView {
     /// Where a message of a lane lies. Places come from the ring's algorithm, which has checked them.
     #[inline(always)]
     pub(crate) fn payload(&self, lane: u32, place: Place) -> NonNull<u8> {
-        let offset = match place {
-            Place::Slot(slot) => {
-                debug_assert!(u64::from(slot) < self.shape.slots);
-                self.plan.chunks + u64::from(slot) * self.plan.chunk
-            }
-            Place::Pool { pool, index } => {
-                let Pool { size, count } = self.shape.pools[pool as usize];
-                debug_assert!(index < count);
-                self.plan.pools[pool as usize] + u64::from(index) * u64::from(size)
-            }
-        };
+        match place {
+            Place::Slot(slot) => self.lane(lane).chunk(slot),
+            Place::Pool { pool, index } => self.pooled(lane, pool, index),
+        }
+    }
+
+    #[cold]
+    fn pooled(&self, lane: u32, pool: u32, index: u32) -> NonNull<u8> {
+        let Pool { size, count } = self.shape.pools[pool as usize];
+        debug_assert!(index < count);
+        let offset = self.plan.pools[pool as usize] + u64::from(index) * u64::from(size);
         // SAFETY: a chunk of a lane of the layout.
         unsafe { self.lane(lane).base.add(offset as usize) }
     }
@@ -380,6 +390,13 @@ pub(crate) struct LaneView {
 unsafe impl Send for LaneView {}
 
 impl LaneView {
+    /// A slot's own chunk.
+    #[inline(always)]
+    pub(crate) fn chunk(&self, slot: u32) -> NonNull<u8> {
+        // SAFETY: within the lane, for a slot below the number of slots.
+        unsafe { self.base.add((self.chunks + u64::from(slot) * self.chunk) as usize) }
+    }
+
     #[inline(always)]
     fn word(&self, offset: u64) -> &AtomicU64 {
         // SAFETY: within the lane: each caller adds a part's offset and a slot below the number of slots; 8-aligned; and
@@ -415,6 +432,18 @@ impl Lane for LaneView {
     fn link(&self, slot: u32) -> &AtomicU64 {
         self.word(self.chunks + u64::from(slot) * self.chunk)
     }
+
+    #[inline(always)]
+    fn prefetch(&self, slot: u32) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a hint, harmless for any address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(self.link(slot)).cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = slot;
+    }
 }
 
 static_assertions::assert_impl_all!(MpmcView: Send, Sync);
@@ -431,7 +460,8 @@ mod tests {
             Some((shape.slots, shape.chunk, pools.collect::<Vec<_>>(), shape.max_message))
         };
         assert_eq!(shape(64 << 10, Some(64), 1), Some((1024, 64, vec![], 64)));
-        assert_eq!(shape(0, Some(0), 4), Some((64, 64, vec![], 0)));
+        assert_eq!(shape(0, Some(0), 4), Some((64, 8, vec![], 0)));
+        assert_eq!(shape(4096, Some(9), 1), Some((256, 16, vec![], 9)));
         assert_eq!(shape(4 << 20, Some(256), 4), Some((4096, 256, vec![], 256)));
         assert_eq!(shape(0, Some(257), 1), Some((64, 256, vec![(320, 4)], 257)));
         assert_eq!(shape(4 << 20, None, 8), Some((1024, 256, vec![(4096, 43), (32768, 6)], 32768)));

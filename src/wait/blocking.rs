@@ -12,6 +12,8 @@ use crate::sys::{clock, cpu, futex, semaphore};
 pub(crate) const SLICE: Duration = Duration::from_millis(100);
 /// How long to spin before sleeping unless told: about what a sleep and a wake across cores cost.
 pub(crate) const SPIN: Duration = Duration::from_micros(20);
+/// After that long it isn't a matter of moments any more.
+const LONG: Duration = Duration::from_micros(5);
 /// Spin hints between two looks at the clock.
 const CLOCK_EVERY: u32 = 64;
 
@@ -131,7 +133,8 @@ impl Sleeper {
                 if let Some(found) = spin_once(backoff, &mut look) {
                     return Some(found);
                 }
-                if cpu::online() == 1 {
+                if cpu::online() == 1 || now.saturating_sub(start) >= LONG {
+                    // Whoever is waited for may want this very CPU.
                     std::thread::yield_now();
                 }
             } else {

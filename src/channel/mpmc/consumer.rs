@@ -11,7 +11,7 @@ use crate::channel::endpoint::{Gone, deadline_at, deadline_in};
 use crate::channel::outcome::RecvError;
 use crate::layout::MpmcView;
 use crate::ring::Violation;
-use crate::ring::mpmc::{Claim, LONGEST_RUN, Reader, Received as Found};
+use crate::ring::mpmc::{Claim, LONGEST_RUN, Place, Reader, Received as Found};
 use crate::wait::{Backoff, Look};
 
 /// One of those that read from a ring: each message goes to one of them. Dropping it gives back what it has not looked at, and
@@ -394,7 +394,10 @@ impl State {
     #[inline(always)]
     fn usual(&mut self, claim: Claim, index: u32, found: Found) -> Item {
         let gap = self.note(&found);
-        let payload = self.end.view.payload(found.lane, found.place);
+        let payload = match found.place {
+            Place::Slot(slot) => self.reader.lane_of(&claim).chunk(slot),
+            place => self.end.view.payload(found.lane, place),
+        };
         let Found { length, tag, sequence, .. } = found;
         Item { claim, index, length, tag: tag.into(), payload, sequence, gap }
     }

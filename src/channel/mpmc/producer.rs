@@ -9,7 +9,7 @@ use crate::channel::endpoint::{Gone, deadline_at, deadline_in};
 use crate::channel::outcome::SendError;
 use crate::layout::LaneView;
 use crate::ring::Violation;
-use crate::ring::mpmc::{Reservation, Writer};
+use crate::ring::mpmc::{Place, Reservation, Ring as _, Writer};
 use crate::wait::{Backoff, Look};
 
 /// One of those that write into a ring, through a lane of its own. Dropping it closes the ring for the consumers if it was the
@@ -20,11 +20,14 @@ pub struct Producer {
     end: Endpoint,
     backoff: Backoff,
     lane: u32,
+    /// The words of that lane.
+    words: LaneView,
 }
 
 impl Producer {
     pub(super) fn new(writer: Writer<LaneView>, end: Endpoint, backoff: Backoff, lane: u32) -> Self {
-        Self { writer, end, backoff, lane }
+        let words = end.view.lane(lane);
+        Self { writer, end, backoff, lane, words }
     }
 
     /// The lane through which its messages go, from 0 on: what consumers are told as
@@ -163,7 +166,10 @@ impl Producer {
     /// The payload of a reservation, to be written by a copy that expects races.
     #[inline(always)]
     pub(crate) fn payload(&self, reservation: &Reservation) -> *mut u8 {
-        self.end.view.payload(self.lane, reservation.place()).as_ptr()
+        match reservation.place() {
+            Place::Slot(slot) => self.words.chunk(slot).as_ptr(),
+            place => self.end.view.payload(self.lane, place).as_ptr(),
+        }
     }
 
     #[inline(always)]

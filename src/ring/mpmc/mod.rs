@@ -3,12 +3,12 @@
 //! Each producer has a *lane*, a queue that only it writes; consumers take messages from all lanes. So producers never
 //! contend with each other, consumers contend only where they meet on a lane, and order holds per producer. A lane is a ring
 //! of `N` slots, a power of two. Positions count slots since the lane began, modulo 2^53; a position's slot is its remainder
-//! by `N` and its lap the quotient.
+//! by `N` and its lap the quotient, modulo 2^48.
 //!
 //! # Words
 //! | word | of | written by | holds |
 //! |---|---|---|---|
-//! | seal | slot | the producer, by stores | `[sequence: 32 \| lap tag: 25 \| kind]`: a message, a skip, or nothing |
+//! | seal | slot | the producer, by stores | `[sequence: 32 \| lap tag: 25 \| kind]`: a message, a skip, or nothing; or a message announced |
 //! | note | slot | the producer, before the seal | `[tag: 32 \| in a pool: 1 \| length: 30]` of the message |
 //! | lease | slot | consumers and recoverers | `[lap: 48 \| owner: 6 \| deliveries: 4 \| run - 1: 4 \| state: 2]` |
 //! | done | slot | the owner of the lease | `[lap: 48 \| 16 bits]`: the messages of a run that were given back early |
@@ -26,7 +26,9 @@
 //!              slots: the producer looks for a free slot beyond them, before head.position + N. None: full.
 //! commit   P1  payload, note, link; and for a batch, or slots to be passed over, all their seals but the first
 //!          P2  the first seal, Release. It publishes all of them. A seal of kind skip tells consumers to pass a slot over;
-//!              skips are published only together with a message behind them.
+//!              skips are published only together with a message behind them. The seal of the last published message tells
+//!              the sequence: if a batch that begins with a message goes on to that slot, the whole lap, then before that
+//!              the first seal announces its message, which publishes nothing.
 //! claim    C0  h = head. Walk from h.position over skips to the first message: C1 its seal, Acquire, has the lap of that
 //!              position. A run of k <= 16 messages without skips between may be claimed at once.
 //!          C2  record the claim that h tells of, unless recorded: h.owner has the run [h.position - h.run, h.position); if the lease
@@ -45,7 +47,9 @@
 //!          A complete scan that finds none: seen = the value of requeues that was read before it. A joiner starts with a scan.
 //! leave    what one still holds: recover oneself. A lane needs nothing.
 //! resume   a new producer of a lane: it has no other. From head.position over all sealed positions to the first that isn't:
-//!          the tail. Seals of later positions that seem valid were left by a batch that was never published: clear them.
+//!          the tail. The sequence is that behind the last published message. Seals of later positions that seem valid were
+//!          left by a batch that was never published: if it took the place of that message's seal, its own first message,
+//!          or that announced, has the sequence, and the seal is restored. Then clear the others.
 //! ```
 //!
 //! # Why it is correct
@@ -110,6 +114,8 @@ pub trait Lane {
     fn done(&self, slot: u32) -> &AtomicU64;
     /// The first word of the slot's own chunk.
     fn link(&self, slot: u32) -> &AtomicU64;
+    /// The slot's own chunk will be read: a hint.
+    fn prefetch(&self, _slot: u32) {}
 }
 
 /// Where the words of a ring live.

@@ -203,7 +203,7 @@ impl<R: Ring> Reader<R> {
     /// Claims messages of this lane, if it has some.
     fn claim_in_turn(&mut self, max: u32) -> Option<Claim> {
         for _ in 0..ATTEMPTS {
-            match first_message(&self.here, self.laps) {
+            match first_message(&self.here.lane, self.here.head, self.laps) {
                 Some(first) => {
                     if let Some(claim) = self.take(first, self.laps.lap(first), max) {
                         return Some(claim);
@@ -223,6 +223,8 @@ impl<R: Ring> Reader<R> {
     /// Claims the message at `first`, and those right behind it, unless the head has moved on; then it is known.
     #[inline(always)]
     fn take(&mut self, first: u64, lap: u64, max: u32) -> Option<Claim> {
+        // The locked operation below holds up what is read behind it, but not what is on its way already.
+        self.here.lane.prefetch(self.laps.slot(first));
         let run = if max == 1 { 1 } else { self.run(first, max) };
         let Known { lane, head } = &mut self.here;
         // C2: before the head no longer tells of it.
@@ -251,7 +253,9 @@ impl<R: Ring> Reader<R> {
         let is_message = |&count: &u32| {
             let position = ahead(first, u64::from(count));
             // C1, pairs with P2.
-            let seal = Seal(lane.slot(self.laps.slot(position)).seal.load(RECEIVE));
+            let slot = self.laps.slot(position);
+            let seal = Seal(lane.slot(slot).seal.load(RECEIVE));
+            lane.prefetch(slot);
             seal.of(self.laps.lap(position)) == Some(Kind::Message)
         };
         1 + (1..most).take_while(is_message).count() as u32
@@ -368,12 +372,18 @@ impl<R: Ring> Reader<R> {
         word.swap(lease.0, ordering);
     }
 
+    /// The words of the lane of a claim.
+    #[inline(always)]
+    pub fn lane_of(&self, claim: &Claim) -> &R::Lane {
+        self.lane(claim)
+    }
+
     /// Whether there seem to be more messages to claim.
     pub fn has_more(&self) -> bool {
         let news = self.seen != self.ring.requeues().load(Ordering::Relaxed);
-        let mut others = self.lanes.iter();
-        news || first_message(&self.here, self.laps).is_some()
-            || others.any(|known| first_message(known, self.laps).is_some())
+        // A head as last seen may lie before what others have claimed.
+        let has = |lane| first_message(lane, load_head(lane), self.laps).is_some();
+        news || self.lanes.iter().any(|known| has(&known.lane))
     }
 
     /// The lane of a claim: known, since it was claimed there.
@@ -394,7 +404,7 @@ fn know<L: Lane>(lane: L) -> Known<L> {
 }
 
 /// The first message of a lane from its head on, behind slots to be passed over.
-fn first_message<L: Lane>(Known { lane, head }: &Known<L>, laps: Laps) -> Option<u64> {
+fn first_message(lane: &impl Lane, head: Head, laps: Laps) -> Option<u64> {
     let mut position = head.position();
     for _ in 0..laps.slots() {
         // C1, pairs with P2.

@@ -9,8 +9,9 @@ use std::rc::Rc;
 use proptest::prelude::*;
 
 use super::recovery::Backlog;
-use super::word::{Head, Laps, Lease, Seal, State, before};
+use super::word::{Head, Laps, Lease, Link, Note, Seal, State, before};
 use super::*;
+use crate::ring::Violation;
 
 /// Positions and sequences are modulo this.
 const END: u64 = 1 << 53;
@@ -21,6 +22,7 @@ const NO_POOLS: [Pool; MAX_POOLS] = [Pool { size: 0, count: 0 }; MAX_POOLS];
 /// The words of a ring on the heap, and of each payload who wrote it.
 struct Memory {
     lanes: Vec<Words>,
+    used: Cell<u32>,
     requeues: AtomicU64,
     shape: Shape,
 }
@@ -84,7 +86,7 @@ impl Ring for Heap {
     type Lane = HeapLane;
 
     fn lanes_used(&self) -> u32 {
-        self.memory.lanes.len() as u32
+        self.memory.used.get()
     }
 
     fn lane(&self, lane: u32) -> HeapLane {
@@ -99,13 +101,14 @@ impl Ring for Heap {
 
 impl Heap {
     /// Lanes in which everything was given back before `position`.
-    fn at(position: u64, lanes: usize, slots: u64, pools: &[Pool]) -> Self {
+    fn at(position: u64, lanes: u32, slots: u64, pools: &[Pool]) -> Self {
         let mut all = NO_POOLS;
         all[..pools.len()].copy_from_slice(pools);
         let longest = pools.last().map_or(CHUNK, |pool| pool.size);
         let shape = Shape { slots, chunk: CHUNK, pools: all, max_message: longest.into() };
         let memory = Memory {
             lanes: (0..lanes).map(|_| Words::at(position, &shape)).collect(),
+            used: Cell::new(lanes),
             requeues: AtomicU64::new(0),
             shape,
         };
@@ -331,6 +334,11 @@ struct Held {
     first: u64,
 }
 
+struct Producer {
+    life: Rc<Cell<u32>>,
+    writer: Writer<HeapLane>,
+}
+
 struct Consumer {
     life: Rc<Cell<u32>>,
     reader: Reader<Heap>,
@@ -347,7 +355,8 @@ struct World {
     told: bool,
     max_deliveries: u32,
     values: u32,
-    writers: Vec<Option<(Rc<Cell<u32>>, Writer<HeapLane>)>>,
+    /// None where none has been yet.
+    producers: Vec<Option<Producer>>,
     /// None is dead.
     consumers: Vec<Option<Consumer>>,
 }
@@ -364,7 +373,7 @@ impl World {
             told: true,
             max_deliveries,
             values: 0,
-            writers: vec![None, None],
+            producers: vec![None, None],
             consumers: (0..CONSUMERS).map(|_| None).collect(),
             heap,
         };
@@ -433,10 +442,10 @@ impl World {
     fn succeed(&mut self, lane: usize, accesses: u32) {
         self.queues[lane].batch.clear();
         self.passed_over.retain(|(of, ..)| *of != lane);
-        self.writers[lane] = [accesses, u32::MAX].into_iter().find_map(|accesses| {
+        self.producers[lane] = [accesses, u32::MAX].into_iter().find_map(|accesses| {
             let heap = self.heap.another();
             let writer = until_death(&heap.life, accesses, || heap.writer(lane as u32))?;
-            Some((heap.life, writer))
+            Some(Producer { life: heap.life, writer })
         });
     }
 
@@ -447,10 +456,10 @@ impl World {
         accesses: u32,
         work: impl FnOnce(&mut Writer<HeapLane>) -> T,
     ) -> Option<T> {
-        if self.writers[lane].is_none() {
+        if self.producers[lane].is_none() {
             self.succeed(lane, u32::MAX);
         }
-        let (life, writer) = self.writers[lane].as_mut().unwrap();
+        let Producer { life, writer } = self.producers[lane].as_mut().unwrap();
         let done = until_death(life, accesses, || work(writer));
         if done.is_none() {
             self.succeed(lane, accesses);
@@ -689,7 +698,7 @@ impl World {
                 let payload = self.heap.payload(lane as u32, message.place).get();
                 assert_eq!(payload, message.value, "{message:?} was overwritten");
             }
-            if let Some((_, writer)) = &self.writers[lane] {
+            if let Some(Producer { writer, .. }) = &self.producers[lane] {
                 assert_eq!(writer.position(), queue.next().0 % END);
             }
         }
@@ -761,7 +770,11 @@ fn world(slots: u64, pools: &'static [Pool]) -> impl Strategy<Value = (u64, u64,
 const POOLS: &[Pool] = &[Pool { size: 16, count: 2 }, Pool { size: 24, count: 3 }];
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: ProptestConfig::default().cases.max(1_000),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn any_operations_do_what_the_model_says(
@@ -774,4 +787,111 @@ proptest! {
         }
         world.finish();
     }
+}
+
+fn send(writer: &mut Writer<HeapLane>, tag: u32) {
+    let reservation = writer.reserve(1).unwrap().expect("room");
+    writer.commit(reservation, 1, tag);
+}
+
+fn receive(reader: &mut Reader<Heap>) -> Option<(u32, u32)> {
+    let claim = reader.claim(1)?;
+    reader.release(&claim);
+    let message = reader.message(&claim, 0).unwrap();
+    Some((message.lane, message.tag))
+}
+
+#[test]
+fn heads_that_look_alike_are_not_confused() {
+    let heap = Heap::at(0, 2, 4, &[]);
+    let (mut first, mut second) = (heap.writer(0), heap.writer(1));
+    let mut reader = heap.reader(0);
+    send(&mut first, 1);
+    assert_eq!(receive(&mut reader), Some((0, 1)));
+    for tag in 2..6 {
+        send(&mut second, tag);
+    }
+    // As in the other lane, it is the first message of all. This one is kept.
+    let held = reader.claim(1).unwrap();
+    for tag in 3..6 {
+        assert_eq!(receive(&mut reader), Some((1, tag)));
+    }
+    for tag in 6..10 {
+        send(&mut second, tag);
+        assert_eq!(receive(&mut reader), Some((1, tag)));
+        assert_eq!(reader.message(&held, 0).unwrap().tag, 2);
+    }
+}
+
+#[test]
+fn a_busy_lane_leaves_others_their_turn() {
+    let heap = Heap::at(0, 2, 8, &[]);
+    let (mut busy, mut other) = (heap.writer(0), heap.writer(1));
+    let mut readers = [heap.reader(0), heap.reader(2)];
+    send(&mut busy, 0);
+    send(&mut other, 0);
+    // Each finds that the other was quicker.
+    let mut turns = (0..1000).map(|turn| {
+        send(&mut busy, turn);
+        receive(&mut readers[turn as usize % 2]).unwrap()
+    });
+    assert!(turns.any(|(lane, _)| lane == 1));
+}
+
+#[test]
+fn a_lane_is_found_when_it_is_used() {
+    let heap = Heap::at(0, 2, 4, &[]);
+    heap.memory.used.set(0);
+    let mut reader = heap.reader(1);
+    assert_eq!((receive(&mut reader), reader.has_more()), (None, false));
+    for lane in 0..2 {
+        heap.memory.used.set(lane + 1);
+        send(&mut heap.writer(lane), 7);
+        assert_eq!((receive(&mut reader), receive(&mut reader)), (Some((lane, 7)), None));
+    }
+}
+
+#[test]
+fn there_is_more_as_long_as_something_can_be_claimed() {
+    let heap = Heap::at(0, 2, 4, &[]);
+    let mut reader = heap.reader(0);
+    assert_eq!(receive(&mut reader), None);
+    assert!(!reader.has_more());
+    send(&mut heap.writer(1), 1);
+    assert!(reader.has_more());
+    let claim = reader.claim(1).unwrap();
+    assert!(!reader.has_more());
+    reader.put_back(&claim);
+    assert!(reader.has_more());
+    assert_eq!((receive(&mut reader), receive(&mut reader)), (Some((1, 1)), None));
+    assert!(!reader.has_more());
+}
+
+#[test]
+fn words_that_no_producer_writes_are_a_violation() {
+    const POOL: Pool = Pool { size: 16, count: 2 };
+    let heap = Heap::at(0, 1, 4, &[POOL]);
+    let words = &heap.memory.lanes[0];
+    let mut writer = heap.writer(0);
+    for tag in [1, 2] {
+        let reservation = writer.reserve(16).unwrap().unwrap();
+        writer.commit(reservation, 16, tag);
+    }
+    let mut reader = heap.reader(0);
+    let claim = reader.claim(1).unwrap();
+    let good = words.links[0].load(Ordering::Relaxed);
+    for bad in [Link::new(0, 2), Link::new(1, 0), Link::new(6, 0), Link(u64::MAX)] {
+        words.links[0].store(bad.0, Ordering::Relaxed);
+        assert_eq!(reader.message(&claim, 0), Err(Violation), "{bad:?}");
+        assert!(Writer::resume(heap.lane(0), heap.shape()).is_err(), "{bad:?}");
+    }
+    // One chunk of two messages.
+    words.links[0].store(words.links[1].load(Ordering::Relaxed), Ordering::Relaxed);
+    assert!(Writer::resume(heap.lane(0), heap.shape()).is_err());
+    words.links[0].store(good, Ordering::Relaxed);
+    for bad in [Note::new(17, true, 0), Note::new(9, false, 0), Note::new(MAX_LENGTH, true, 0)] {
+        words.slots[0].note.store(bad.0, Ordering::Relaxed);
+        assert_eq!(reader.message(&claim, 0), Err(Violation), "{bad:?}");
+    }
+    assert!(writer.reserve(17).is_err(), "longer than any chunk");
 }

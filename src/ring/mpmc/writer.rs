@@ -45,8 +45,9 @@ pub struct Writer<L> {
     free_until: u64,
     /// Free slots behind pinned ones, when there are none at the tail: from the first position to the second.
     beyond: (u64, u64),
-    /// The low half of the next message's sequence.
-    sequence: u32,
+    /// How many slots have been passed over, modulo 2^32: what the sequence lags behind the position. Kept instead of the sequence,
+    /// because each message less that is written is room in the processor's store buffer.
+    passed: u32,
     /// The free chunks of the pools, oldest first: those that went longest unused are in no core's own cache.
     free: [VecDeque<u32>; MAX_POOLS],
     /// The pool's chunk of each slot's last message, until it is found free; empty without pools.
@@ -62,7 +63,7 @@ struct Batch {
     start: u64,
     /// What to go back to.
     free_until: u64,
-    sequence: u32,
+    passed: u32,
 }
 
 /// What has become of the slots of a run.
@@ -104,7 +105,7 @@ impl<L: Lane> Writer<L> {
             tail,
             free_until: tail,
             beyond: (tail, tail),
-            sequence,
+            passed: (tail as u32).wrapping_sub(sequence),
             free: Default::default(),
             held: Vec::new(),
             batch: None,
@@ -148,7 +149,7 @@ impl<L: Lane> Writer<L> {
                 continue;
             }
             let seal = if count == self.laps.slots() - 1 && !cfg!(ringway_mutant = "lane_sequence_lost") {
-                Seal::message(self.laps.lap(before(self.tail, 1)), self.sequence.wrapping_sub(1))
+                Seal::message(self.laps.lap(before(self.tail, 1)), self.sequence().wrapping_sub(1))
             } else {
                 self.seal(position).cleared()
             };
@@ -350,7 +351,7 @@ impl<L: Lane> Writer<L> {
     pub fn commit(&mut self, reservation: Reservation, used: u64, tag: u32) -> u64 {
         let position = reservation.position;
         self.describe(&reservation, used, tag);
-        let seal = Seal::message(self.laps.lap(position), self.sequence);
+        let seal = Seal::message(self.laps.lap(position), self.sequence());
         if position == self.tail {
             // P2, pairs with C1.
             self.lane.slot(self.laps.slot(position)).seal.store(seal, PUBLISH);
@@ -377,7 +378,14 @@ impl<L: Lane> Writer<L> {
             self.set_seal(position, self.seal(position).skip(self.laps.lap(position)));
         }
         self.free_until = until;
+        self.passed = self.passed.wrapping_add(distance(self.tail, end) as u32);
         self.seal(self.tail).skip(self.laps.lap(self.tail))
+    }
+
+    /// The low half of the next message's sequence.
+    #[inline(always)]
+    fn sequence(&self) -> u32 {
+        (self.tail as u32).wrapping_sub(self.passed)
     }
 
     /// P1: what comes with the message.
@@ -401,10 +409,8 @@ impl<L: Lane> Writer<L> {
     /// Goes on behind `position`, and returns the sequence of the message there.
     #[inline(always)]
     fn advance(&mut self, position: u64) -> u64 {
-        let sequence = widen(self.sequence, position);
-        self.sequence = self.sequence.wrapping_add(1);
         self.tail = ahead(position, 1);
-        sequence
+        widen((position as u32).wrapping_sub(self.passed), position)
     }
 
     /// Finishes the reserved message without publishing it: [`publish`](Self::publish) does, for all of a batch.
@@ -412,8 +418,8 @@ impl<L: Lane> Writer<L> {
     pub fn commit_in_batch(&mut self, reservation: Reservation, used: u64, tag: u32) -> u64 {
         let position = reservation.position;
         self.describe(&reservation, used, tag);
-        let (start, free_until, sequence) = (self.tail, self.free_until, self.sequence);
-        let seal = Seal::message(self.laps.lap(position), sequence);
+        let (start, free_until, passed) = (self.tail, self.free_until, self.passed);
+        let seal = Seal::message(self.laps.lap(position), self.sequence());
         if let Some(batch) = self.batch
             && distance(batch.start, position) == self.laps.slots() - 1
         {
@@ -428,7 +434,7 @@ impl<L: Lane> Writer<L> {
         };
         match self.batch {
             None if !cfg!(ringway_mutant = "lane_batch_early") => {
-                self.batch = Some(Batch { seal: first, start, free_until, sequence });
+                self.batch = Some(Batch { seal: first, start, free_until, passed });
             }
             _ => self.set_seal(start, first),
         }
@@ -458,7 +464,7 @@ impl<L: Lane> Writer<L> {
         let Some(batch) = self.batch.take() else { return };
         let end = std::mem::replace(&mut self.tail, batch.start);
         self.free_until = batch.free_until;
-        self.sequence = batch.sequence;
+        self.passed = batch.passed;
         if !self.held.is_empty() {
             for count in 0..distance(batch.start, end) {
                 let position = ahead(batch.start, count);
