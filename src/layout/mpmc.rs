@@ -14,6 +14,8 @@ use crate::sys::semaphore::RawSemaphore;
 /// The largest chunk that a slot has for its own, in bytes. Smaller ones are a power of two from 8 on, which share cache lines, or
 /// whole lines.
 const LARGEST_CHUNK: u64 = 256;
+/// From how many bytes of a lane on no chunk is smaller than a line.
+const MANY_BYTES: u64 = 64 << 20;
 /// From one size class to the next.
 const CLASS_STEP: u64 = 16;
 /// The least slots of a lane, and the least chunks of a pool: a few must not be in use while a few are.
@@ -101,7 +103,9 @@ impl MpmcLayout {
             return None;
         }
         let largest = match max_message {
-            0..LINE => max_message.max(8).next_power_of_two(),
+            // In a large ring the words of a slot would take more than its chunk.
+            0..LINE if share <= MANY_BYTES => max_message.max(8).next_power_of_two(),
+            0..LINE => LINE,
             _ => max_message.next_multiple_of(LINE),
         };
         let chunk = largest.min(LARGEST_CHUNK);
