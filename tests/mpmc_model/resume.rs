@@ -28,15 +28,15 @@ impl Model {
         if lane.sealed(tail - 1).is_some() {
             return lane.slot(tail - 1).seal.sequence.wrapping_add(1);
         }
-        // A lane that was never used, or one that an unpublished batch has filled, with the last message's slot.
-        let announced =
-            lane.slot(tail).seal.lap == Lane::<N>::lap(tail) && lane.slot(tail).seal.kind == Kind::Announced;
-        if announced {
-            return lane.slot(tail).seal.sequence;
+        if lane.sealed(tail + slots - 1).is_none() && !self.has(Mutant::UnusedLaneSeemsFilled) {
+            return 0;
         }
-        let filled = lane.sealed(tail + slots - 1).is_some() || self.has(Mutant::UnusedLaneSeemsFilled);
-        let first = (tail..tail + slots).find(|&position| lane.sealed(position) == Some(Kind::Message));
-        first.filter(|_| filled).map_or(0, |position| lane.slot(position).seal.sequence)
+        // What was never published has filled the lane, with the last message's slot: then its own first message tells.
+        let is_message = |position: &u8| {
+            let Seal { lap, kind, .. } = lane.slot(*position).seal;
+            lap == Lane::<N>::lap(*position) && matches!(kind, Kind::Announced | Kind::Message)
+        };
+        (tail..tail + slots).find(is_message).map_or(0, |position| lane.slot(position).seal.sequence)
     }
 
     pub fn abandon<const N: usize>(&self, lane: &mut Lane<N>) -> Result<(), Violation> {

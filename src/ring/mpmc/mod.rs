@@ -22,11 +22,12 @@
 //! # Steps
 //! ```text
 //! reserve  t = the lane's tail (private). The slot of a position q is free to be written if head.position > q - N, and
-//!          P0  its lease is RELEASED (Acquire). A lease of the lap before that is not, LEASED or REQUEUED, pins its run of
-//!              slots: the producer looks for a free slot beyond them, before head.position + N. None: full.
+//!          P0  its lease is RELEASED (Acquire). A lease that is LEASED or REQUEUED, of whatever lap, pins its run of slots:
+//!              the producer looks for a free slot beyond them, before head.position + N. None: full.
 //! commit   P1  payload, note, link; and for a batch, or slots to be passed over, all their seals but the first
 //!          P2  the first seal, Release. It publishes all of them. A seal of kind skip tells consumers to pass a slot over;
-//!              skips are published only together with a message behind them. The seal of the last published message tells
+//!              skips are published only together with a message behind them. A skip keeps the sequence of the slot's last
+//!              message, which may be delivered again. The seal of the last published message tells
 //!              the sequence: if a batch that begins with a message goes on to that slot, the whole lap, then before that
 //!              the first seal announces its message, which publishes nothing.
 //! claim    C0  h = head. Walk from h.position over skips to the first message: C1 its seal, Acquire, has the lap of that
@@ -36,6 +37,7 @@
 //!          C3  CAS head from h to (first + k, me, k). Who wins has these messages.
 //! release  C4  lease of the run's first slot := RELEASED, Release. Only the owner does this, and knows the value.
 //!              One message of several: set its bit in done; the last one releases.
+//!              What was claimed and not looked at: put back as by R2 and R3, with the deliveries it had.
 //! recover  X, dead, with X's recovery lock held. For each lane:
 //!          R1  h = head; if h.owner is X, record the claim as in C2
 //!          R2  each lease LEASED(X): CAS to REQUEUED, deliveries + 1; or to RELEASED, if X's policy says so or deliveries
@@ -49,7 +51,9 @@
 //! resume   a new producer of a lane: it has no other. From head.position over all sealed positions to the first that isn't:
 //!          the tail. The sequence is that behind the last published message. Seals of later positions that seem valid were
 //!          left by a batch that was never published: if it took the place of that message's seal, its own first message,
-//!          or that announced, has the sequence, and the seal is restored. Then clear the others.
+//!          or that announced, has the sequence, and the seal is restored. Then clear the others, but for their sequences.
+//!          Record the claim of the head. From the tail on find the free slots one by one, to the first pinned or unclaimed one:
+//!          the tail may lie within a run that was given back.
 //! ```
 //!
 //! # Why it is correct
@@ -74,7 +78,8 @@
 //! REQUEUED already and so does not leave out R3. R3 after R2: a consumer that reads the new value scans after R2.
 //!
 //! *Empty* is said only when every lane has no message at its head and `seen` is current: so nothing that was published, or
-//! requeued before requeues was read, is overlooked.
+//! requeued before requeues was read, is overlooked. A seal that is not of its lap may also mean that the head as known here is long
+//! passed, so the head is read again before it counts as nothing.
 
 mod reader;
 mod recovery;
