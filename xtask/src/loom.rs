@@ -1,12 +1,12 @@
 //! Model checking: the loom tests, and planted mistakes that they must catch.
 
-use crate::steps::{Outcome, Tests, cargo, run, stream, target_dir};
-use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command, time::Instant};
+use crate::steps::{Outcome, Tests, cargo, run, stream_until, target_dir};
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command, time::Instant};
 
 /// Runs every model; without the cfg they are empty files that pass, so the number that ran is what counts.
 pub fn models(tests: &mut Tests) -> Outcome {
     let before = tests.passed;
-    tests.count(cargo_loom())?;
+    tests.count(cargo_loom("loom_*"))?;
     match tests.passed - before {
         0 => Err("no loom model ran; is there a [[test]] named loom_* and is its code under cfg(ringway_loom)?".into()),
         models => {
@@ -17,22 +17,26 @@ pub fn models(tests: &mut Tests) -> Outcome {
 }
 
 /// Plants each `cfg(ringway_mutant = "name")` of the library in turn; one that no model catches is an error.
-pub fn mutants() -> Outcome {
+///
+/// To list all models that catch each takes much longer than to see that one does.
+pub fn mutants(all: bool) -> Outcome {
     let names = planted()?;
     if names.is_empty() {
         return Err("src/ contains no cfg(ringway_mutant = \"name\")".to_owned());
     }
     let mut rows = Vec::new();
-    for name in &names {
+    for (name, models) in &names {
         let start = Instant::now();
+        let cargo_loom = || cargo_loom(models);
         let wrapper = wrapper(name)?;
         // A mutant that does not compile would look as if it were caught.
         run(cargo_loom().env("RUSTC_WORKSPACE_WRAPPER", &wrapper).arg("--no-run"))?;
         let mut failed = Vec::new();
-        let outcome = stream(cargo_loom().env("RUSTC_WORKSPACE_WRAPPER", &wrapper), |line| {
+        let outcome = stream_until(cargo_loom().env("RUSTC_WORKSPACE_WRAPPER", &wrapper), |line| {
             failed.extend(
                 line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")).map(str::to_owned),
             );
+            !all && !failed.is_empty()
         });
         let verdict = match (outcome, failed.is_empty()) {
             (Ok(()), _) => None,
@@ -41,7 +45,7 @@ pub fn mutants() -> Outcome {
         };
         rows.push((name, verdict, start.elapsed()));
     }
-    let width = names.iter().map(String::len).max().unwrap_or(0).max("mutant".len());
+    let width = names.keys().map(String::len).max().unwrap_or(0).max("mutant".len());
     println!("\n{:width$}  {:>8}  caught by", "mutant", "time");
     for (name, verdict, took) in &rows {
         println!("{name:width$}  {:>6.1} s  {}", took.as_secs_f64(), verdict.as_deref().unwrap_or("NOTHING"));
@@ -52,10 +56,12 @@ pub fn mutants() -> Outcome {
     }
 }
 
-/// Link-time optimisation gains a model nothing and costs most of the time a mutant takes.
-fn cargo_loom() -> Command {
-    let mut command = cargo("test --package ringway --release --test loom_*");
+/// Runs the models of these names, which may have a `*`. Link-time optimisation gains a model nothing and costs most of the
+/// time a mutant takes.
+fn cargo_loom(models: &str) -> Command {
+    let mut command = cargo("test --package ringway --release --test");
     command
+        .arg(models)
         .env("RUSTFLAGS", "--cfg ringway_loom")
         .env("CARGO_TARGET_DIR", target_dir().join("loom"))
         .env("CARGO_PROFILE_RELEASE_LTO", "off");
@@ -74,11 +80,13 @@ fn wrapper(name: &str) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-fn planted() -> Result<BTreeSet<String>, String> {
-    let mut names = BTreeSet::new();
-    for (_, text) in crate::layers::sources()? {
+/// The mutants, each with the models of the protocol that it is planted in: those of `ring/spsc.rs` are in `loom_spsc`.
+fn planted() -> Result<BTreeMap<String, String>, String> {
+    let mut names = BTreeMap::new();
+    for (path, text) in crate::layers::sources()? {
+        let protocol = path.split(['/', '.']).nth(1).unwrap_or_default();
         for rest in text.split("ringway_mutant = \"").skip(1) {
-            names.extend(rest.split_once('"').map(|(name, _)| name.to_owned()));
+            names.extend(rest.split_once('"').map(|(name, _)| (name.to_owned(), format!("loom_{protocol}"))));
         }
     }
     Ok(names)

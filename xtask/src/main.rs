@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => test(&mut steps),
-        ["mutants"] => steps.step("mutants", |_| loom::mutants()),
+        ["mutants"] => steps.step("mutants", |_| loom::mutants(true)),
         ["layers"] => steps.step("layers", |_| layers::check()),
         ["fuzz"] => steps.step("fuzz", |_| fuzz::smoke()),
         ["smoke"] => smoke(&mut steps),
@@ -73,7 +73,7 @@ fn ci(steps: &mut Steps) -> Outcome {
     steps.step("documentation", |_| run(cargo("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-Dwarnings")))?;
     steps.step("layers", |_| layers::check())?;
     test(steps)?;
-    steps.step("mutants", |_| loom::mutants())?;
+    steps.step("mutants", |_| loom::mutants(false))?;
     steps.step("fuzz", |_| fuzz::smoke())?;
     smoke(steps)?;
     steps.step("leaks", |_| before.compare())

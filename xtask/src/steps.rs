@@ -1,5 +1,6 @@
 //! Named, timed steps and the commands they run.
 
+use std::os::unix::process::CommandExt;
 use std::{
     borrow::BorrowMut,
     env,
@@ -105,7 +106,19 @@ pub fn run(command: impl BorrowMut<Command>) -> Outcome {
 
 /// Runs a command to success, handing over each line of its standard output.
 pub fn stream(mut command: impl BorrowMut<Command>, mut each: impl FnMut(&str)) -> Outcome {
-    let command = command.borrow_mut();
+    follow(command.borrow_mut(), |line| {
+        each(line);
+        false
+    })
+}
+
+/// [`stream`] that ends the command, with all that it started, once `each` has seen enough: that is no success.
+pub fn stream_until(mut command: impl BorrowMut<Command>, each: impl FnMut(&str) -> bool) -> Outcome {
+    // A group of its own, that it can be ended as a whole.
+    follow(command.borrow_mut().process_group(0), each)
+}
+
+fn follow(command: &mut Command, mut each: impl FnMut(&str) -> bool) -> Outcome {
     let shown = shown(command);
     println!("$ {shown}");
     let mut child =
@@ -113,7 +126,12 @@ pub fn stream(mut command: impl BorrowMut<Command>, mut each: impl FnMut(&str)) 
     let output = BufReader::new(child.stdout.take().expect("it is piped"));
     for line in output.split(b'\n') {
         let line = line.map_err(|error| format!("could not read from `{shown}`: {error}"))?;
-        each(&String::from_utf8_lossy(&line));
+        if each(&String::from_utf8_lossy(&line)) {
+            let group = format!("-{}", child.id());
+            // It may have ended by itself.
+            let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+            break;
+        }
     }
     let status = child.wait().map_err(|error| format!("could not wait for `{shown}`: {error}"))?;
     if status.success() { Ok(()) } else { Err(format!("`{shown}` failed ({status})")) }
