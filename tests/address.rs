@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 use ringway::{
-    Wait,
+    Ring, Wait,
     segment::{Key, Name},
-    transport::{Address, Ring, Target},
+    transport::{Address, Target},
 };
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
 
@@ -70,6 +70,7 @@ fn addresses_print_in_normal_form() {
         ("file:////data/./x//y/", "file:///data/x/y"),
         ("file:///data/../x%2Fy", "file:///data/../x/y"),
         ("anon:a?ring=spsc&max_message=0", "anon:a?ring=spsc&max_message=0B"),
+        ("shm:///a?max_deliveries=15&producers=64&ring=mpmc", "shm:///a?ring=mpmc&producers=64&max_deliveries=15"),
     ] {
         assert_eq!(parse(text).to_string(), printed, "{text}");
     }
@@ -78,7 +79,7 @@ fn addresses_print_in_normal_form() {
 #[test]
 fn errors_say_what_is_wrong_and_what_is_allowed() {
     let schemes = "allowed are shm:///name, sysv:///path?id=7, sysv:?key=0x51, file:///path and anon:name";
-    let options = "allowed here are ring, capacity, max_message, wait, perm, persist";
+    let options = "allowed here are ring, producers, max_deliveries, capacity, max_message, wait, perm, persist";
     let sysv = "a System V segment is written sysv:///path?id=7 or sysv:?key=0x51, never both";
     for (text, problem) in [
         ("", &*format!("it has no scheme; {schemes}")),
@@ -122,10 +123,16 @@ fn errors_say_what_is_wrong_and_what_is_allowed() {
         ("shm:///a?spin", &format!("\"spin\" is not a key=value; {options}")),
         ("shm:///a?size=4MiB", &format!("unknown key \"size\"; {options}")),
         ("shm:///a?id=7", &format!("unknown key \"id\"; {options}")),
-        ("anon:a?perm=0600", "unknown key \"perm\"; allowed here are ring, capacity, max_message, wait"),
+        (
+            "anon:a?perm=0600",
+            "unknown key \"perm\"; allowed here are ring, producers, max_deliveries, capacity, max_message, wait",
+        ),
         ("shm:///a?wait=spin&wait=spin", "wait is given twice"),
-        ("shm:///a?ring=mpmc", "ring=mpmc is not available in this version; allowed is ring=spsc"),
-        ("shm:///a?ring=mpsc", "ring=mpsc is unknown; allowed is ring=spsc"),
+        ("shm:///a?ring=mpsc", "ring: \"mpsc\" is not a kind of ring; allowed are spsc and mpmc"),
+        ("shm:///a?producers=0", "producers=0 is not a number from 1 to 64"),
+        ("shm:///a?producers=65", "producers=65 is not a number from 1 to 64"),
+        ("shm:///a?max_deliveries=16", "max_deliveries=16 is not a number from 1 to 15"),
+        ("shm:///a?producers=+1", "producers=+1 is not a number from 1 to 64"),
         ("shm:///a?wait=nap", "wait: \"nap\" is not a way to wait; allowed are spin, futex and sem"),
         ("shm:///a?perm=0800", "perm=0800 is not an octal number of at most 0777"),
         ("shm:///a?perm=01000", "perm=01000 is not an octal number of at most 0777"),
@@ -153,15 +160,17 @@ fn component() -> impl Strategy<Value = Vec<u8>> {
 fn query() -> impl Strategy<Value = Vec<String>> {
     let bytes = prop_oneof![any::<u64>(), (0..24_u32).prop_map(|shift| 1 << shift)];
     let options = (
-        prop::option::of(Just("ring=spsc".to_owned())),
+        prop::option::of(prop::sample::select(vec!["ring=spsc", "ring=mpmc"]).prop_map(str::to_owned)),
         prop::option::of(bytes.clone().prop_map(|bytes| format!("capacity={bytes}"))),
         prop::option::of(bytes.prop_map(|bytes| format!("max_message={bytes}B"))),
         prop::option::of(prop::sample::select(vec!["spin", "futex", "sem"]).prop_map(|wait| format!("wait={wait}"))),
         prop::option::of((0..=0o777_u32).prop_map(|bits| format!("perm={bits:o}"))),
         prop::option::of(prop::sample::select(vec!["persist=yes", "persist=no"]).prop_map(str::to_owned)),
+        prop::option::of((1..=64_u32).prop_map(|count| format!("producers={count}"))),
+        prop::option::of((1..=15_u32).prop_map(|count| format!("max_deliveries={count}"))),
     );
-    options.prop_flat_map(|(a, b, c, d, e, f)| {
-        Just([a, b, c, d, e, f].into_iter().flatten().collect::<Vec<_>>()).prop_shuffle()
+    options.prop_flat_map(|(a, b, c, d, e, f, g, h)| {
+        Just([a, b, c, d, e, f, g, h].into_iter().flatten().collect::<Vec<_>>()).prop_shuffle()
     })
 }
 
@@ -209,7 +218,7 @@ proptest! {
                 any::<String>(),
                 prop::sample::select(vec![
                     "shm:///", "sysv:", "sysv:///", "file:///", "anon:", "?", "&", "=", "%", "%2F", "/", ".", "..", "a",
-                    "id=7", "key=0x51", "ring=spsc", "capacity=", "4MiB", "wait=spin", "perm=0600", "persist=no",
+                    "id=7", "key=0x51", "ring=spsc", "ring=mpmc", "producers=", "64", "capacity=", "4MiB", "wait=spin", "perm=0600", "persist=no",
                 ])
                 .prop_map(str::to_owned),
             ],
