@@ -280,6 +280,26 @@ fn a_process_whose_descriptors_were_closed_is_not_robbed() {
 }
 
 #[test]
+fn system_v_locks_need_no_descriptors() {
+    let _alone = alone();
+    let scratch = Scratch::many(Kind::SysV, SMALL);
+    let mut producer = scratch.producer();
+    let child = holder(&scratch, &mut producer, |hold| {
+        close_files();
+        hold();
+    });
+    let consumer = scratch.consumer();
+    let pid = child.pid();
+    assert_eq!(state_of_consumer(&scratch, 0), Some(PeerState::Alive { pid }));
+    go_on(&mut producer, &consumer);
+    // The kernel undoes what the dead one had.
+    kill(child);
+    assert_eq!(state_of_consumer(&scratch, 0), Some(PeerState::Dead { pid }));
+    expect_held(&consumer);
+    go_on(&mut producer, &consumer);
+}
+
+#[test]
 fn a_joiner_without_descriptors_to_spare_robs_nobody() {
     let _alone = alone();
     let scratch = Scratch::many(Kind::Shm, SMALL);

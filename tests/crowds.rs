@@ -34,8 +34,9 @@ fn send(scratch: &Scratch, sender: u64, count: u64) {
 }
 
 /// Receives until all senders have left, and notes on the board which messages came.
-fn receive(scratch: &Scratch, count: u64, board: &Board) {
+fn receive(scratch: &Scratch, count: u64, board: &Board, joined: impl FnOnce()) {
     let mut rx = scratch.receiver();
+    joined();
     let (mut last, mut expected) = ([None; 4], [None; 4]);
     loop {
         match rx.recv_timeout(PATIENCE) {
@@ -64,8 +65,11 @@ fn exchange(kind: Kind, wait: Wait, senders: u64, receivers: u64) {
     let board = Board::of((senders * count) as usize);
     // Keeps the ring open until all have sent.
     let keep = scratch.sender();
-    let mut rxs: Vec<Child> = (0..receivers).map(|_| Child::fork(|_| receive(&scratch, count, &board))).collect();
+    let mut rxs: Vec<Child> =
+        (0..receivers).map(|_| Child::fork(|tell| receive(&scratch, count, &board, || tell.say(b'j')))).collect();
     let mut txs: Vec<Child> = (0..senders).map(|sender| Child::fork(|_| send(&scratch, sender, count))).collect();
+    // One that came when all have left would find the ring gone, and make another.
+    rxs.iter_mut().for_each(|rx| rx.expect(b'j'));
     txs.iter_mut().for_each(Child::expect_success);
     drop(keep);
     rxs.iter_mut().for_each(Child::expect_success);

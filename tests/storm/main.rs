@@ -36,8 +36,9 @@ fn a_storm_loses_nothing_that_is_promised() {
             break;
         }
         let plan = Plan::new(round, common::payload::mix(seed ^ round));
+        println!("{round}: {plan:?}");
         let summary = Round::new(&plan).run(left.min(ROUND));
-        println!("{round}: {summary}; {plan:?}");
+        println!("{summary}");
         total += summary;
     }
     println!("{} s: {total}", start.elapsed().as_secs());
