@@ -1,97 +1,14 @@
 //! Killed after every single instruction: whatever the moment, what is left is whole, and the next one goes on.
 //!
-//! An operation is run once under `PTRACE_SINGLESTEP` to count its instructions, and then once for each of them, killed
-//! right after it. Joining and leaving are long and consist of system calls: they are killed before and after each of
-//! these, and some instructions later.
+//! Here: a ring with one producer and one consumer, while messages are sent and received.
 
 mod common;
 
 use common::payload::Payload;
-use common::{Child, Kind, PATIENCE, Random, Scratch, alone};
+use common::trace::{Traced, kill_after_each};
+use common::{Kind, PATIENCE, Scratch, alone};
 use ringway::spsc::{Consumer, Producer};
 use ringway::{Options, PeerState, RecvError, SendError, Takeover};
-
-/// How far a traced child goes at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    /// One instruction.
-    Instruction,
-    /// To the beginning or the end of a system call.
-    Call,
-}
-
-/// A child that prepares, and then runs an operation step by step.
-fn traced<T>(prepare: impl FnOnce() -> T, operate: impl FnOnce(T)) -> Child {
-    let mut child = Child::fork(|tell| {
-        let prepared = prepare();
-        // SAFETY: asks to be traced by the parent.
-        let answer = unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) };
-        assert_eq!(answer, 0, "this test needs ptrace: {}", std::io::Error::last_os_error());
-        stop();
-        operate(prepared);
-        stop();
-        tell.sleep_until_killed()
-    });
-    let status = child.wait();
-    assert!(libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGSTOP, "it failed: {status:#x}");
-    child
-}
-
-/// Stops this process for its tracer.
-fn stop() {
-    // SAFETY: a plain system call.
-    unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
-}
-
-/// Lets it take one step; false if it has come to the end of the operation.
-fn step(child: &mut Child, step: Step) -> bool {
-    let request = match step {
-        Step::Instruction => libc::PTRACE_SINGLESTEP,
-        Step::Call => libc::PTRACE_SYSCALL,
-    };
-    // SAFETY: the child is stopped and traced by this thread.
-    assert_eq!(unsafe { libc::ptrace(request, child.pid(), 0, 0) }, 0);
-    let status = child.wait();
-    assert!(libc::WIFSTOPPED(status), "it failed: {status:#x}");
-    match libc::WSTOPSIG(status) {
-        libc::SIGTRAP => true,
-        libc::SIGSTOP => false,
-        signal => panic!("stopped by signal {signal}"),
-    }
-}
-
-/// Kills a child of `start` at every step, or up to `beyond` instructions later, and has `check` look at what is left
-/// each time. `start` makes the same situation each time; `check` gets it, with whether the child had finished.
-fn kill_everywhere<S>(
-    what: &str,
-    by: Step,
-    beyond: u64,
-    start: impl Fn() -> (S, Child),
-    mut check: impl FnMut(S, bool),
-) {
-    let (situation, mut child) = start();
-    let mut steps = 0;
-    while step(&mut child, by) {
-        steps += 1;
-    }
-    drop(child);
-    check(situation, true);
-    let mut random = Random(beyond);
-    for last in 0..=steps {
-        let (situation, mut child) = start();
-        // A few steps more or less are possible, where a clock is read.
-        let mut at_end = !(0..last).all(|_| step(&mut child, by));
-        for _ in 0..random.below(beyond + 1) {
-            at_end = at_end || !step(&mut child, Step::Instruction);
-        }
-        child.signal(libc::SIGKILL);
-        let status = child.reap();
-        assert!(libc::WIFSIGNALED(status), "it failed: {status:#x}");
-        check(situation, at_end);
-    }
-    let place = if beyond > 0 { format!("up to {beyond} instructions behind each") } else { "at each".to_owned() };
-    println!("{what}: {steps} steps by {by:?}, killed {place}: {} kills", steps + 1);
-}
 
 fn producer(scratch: &Scratch) -> Producer {
     // SAFETY: only this test's processes have the ring, and they use nothing but ringway's endpoints.
@@ -171,27 +88,20 @@ fn check_after_sender(scratch: &Scratch, mut receiver: ringway::Receiver, in_fli
 /// Kills a producer all through `operate`, which sends the messages from 1 on.
 fn kill_producers(what: &str, before_end: u64, in_flight: u64, operate: impl Fn(&mut Producer)) {
     let mut published = Vec::new();
-    kill_everywhere(
+    kill_after_each(
         what,
-        Step::Instruction,
-        0,
         || {
             let (scratch, receiver) = used_ring(before_end);
-            let child = traced(
-                || {
-                    let mut producer = producer(&scratch);
-                    commit(producer.reserve(40).unwrap(), message(0));
-                    producer
-                },
-                |mut producer| {
-                    operate(&mut producer);
-                    std::mem::forget(producer);
-                },
-            );
+            let prepare = || {
+                let mut producer = producer(&scratch);
+                commit(producer.reserve(40).unwrap(), message(0));
+                producer
+            };
+            let child = Traced::start(prepare, &operate);
             ((scratch, receiver), child)
         },
-        |(scratch, receiver), finished| {
-            published.push(check_after_sender(&scratch, receiver, in_flight, finished));
+        |(scratch, receiver), place| {
+            published.push(check_after_sender(&scratch, receiver, in_flight, place.ended));
         },
     );
     // The first run is the one to the end.
@@ -221,26 +131,21 @@ fn a_producer_between_reserve_and_commit() {
 fn a_sender_that_copies() {
     let _alone = alone();
     let mut published = Vec::new();
-    kill_everywhere(
+    kill_after_each(
         "send",
-        Step::Instruction,
-        0,
         || {
             let (scratch, receiver) = used_ring(48 + 32);
-            let child = traced(
-                || {
-                    let mut sender = scratch.sender();
-                    sender.send((&message(0).to_vec(), message(0).tag())).unwrap();
-                    (sender, message(1).to_vec())
-                },
-                |(mut sender, bytes)| {
-                    sender.send((&bytes, message(1).tag())).unwrap();
-                    std::mem::forget(sender);
-                },
-            );
+            let prepare = || {
+                let mut sender = scratch.sender();
+                sender.send((&message(0).to_vec(), message(0).tag())).unwrap();
+                (sender, message(1).to_vec())
+            };
+            let child = Traced::start(prepare, |(sender, bytes)| {
+                sender.send((&*bytes, message(1).tag())).unwrap();
+            });
             ((scratch, receiver), child)
         },
-        |(scratch, receiver), finished| published.push(check_after_sender(&scratch, receiver, 1, finished)),
+        |(scratch, receiver), place| published.push(check_after_sender(&scratch, receiver, 1, place.ended)),
     );
     assert!(published[1..].is_sorted() && !published[1]);
 }
@@ -255,10 +160,8 @@ enum First {
 
 fn kill_consumers(takeover: Takeover) {
     let mut found = Vec::new();
-    kill_everywhere(
+    kill_after_each(
         &format!("recv, read, release; {takeover:?}"),
-        Step::Instruction,
-        0,
         || {
             let (scratch, receiver) = used_ring(48 + 32);
             drop(receiver);
@@ -266,20 +169,17 @@ fn kill_consumers(takeover: Takeover) {
             for number in 0..4 {
                 sender.send((&message(number).to_vec(), message(number).tag())).unwrap();
             }
-            let child = traced(
-                || {
-                    let mut consumer = consumer(&scratch);
-                    assert_eq!(consumer.recv().unwrap().len(), message(0).len);
-                    consumer
-                },
-                |mut consumer| {
-                    std::hint::black_box(consumer.recv().unwrap()[0]);
-                    std::mem::forget(consumer);
-                },
-            );
+            let prepare = || {
+                let mut consumer = consumer(&scratch);
+                assert_eq!(consumer.recv().unwrap().len(), message(0).len);
+                consumer
+            };
+            let child = Traced::start(prepare, |consumer| {
+                std::hint::black_box(consumer.recv().unwrap()[0]);
+            });
             ((scratch, sender), child)
         },
-        |(scratch, mut sender), finished| {
+        |(scratch, mut sender), place| {
             let mut receiver = Options::new().takeover(takeover).keep_open(true).receiver(&scratch.address).unwrap();
             let first = {
                 let first = receiver.try_recv().unwrap();
@@ -297,7 +197,7 @@ fn kill_consumers(takeover: Takeover) {
             if first != First::Gone {
                 expect(&mut receiver, 2);
             }
-            assert!(!finished || first == First::Gone);
+            assert!(!place.ended || first == First::Gone);
             found.push(first);
             expect(&mut receiver, 3);
             assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
@@ -323,82 +223,4 @@ fn a_consumer_between_recv_and_release() {
     let _alone = alone();
     kill_consumers(Takeover::Redeliver);
     kill_consumers(Takeover::Drop);
-}
-
-/// Whatever was killed: both roles can be taken, messages pass, and the last to leave removes the ring.
-fn check_ring_works(scratch: &Scratch) {
-    let mut receiver = Options::new().keep_open(true).receiver(&scratch.address).unwrap();
-    let mut sender = scratch.sender();
-    // What was left undelivered comes first.
-    while receiver.try_recv().is_ok() {}
-    sender.send(b"through").unwrap();
-    assert_eq!(&receiver.recv_timeout(PATIENCE).unwrap()[..], b"through");
-    drop((sender, receiver));
-    assert!(!scratch.exists(), "left behind");
-}
-
-/// Exactly at the calls, and somewhere between them.
-const BEYOND: [u64; 2] = [0, 300];
-
-#[test]
-fn one_that_joins_and_leaves_while_the_other_side_looks_on() {
-    let _alone = alone();
-    for kind in [Kind::Shm, Kind::SysV] {
-        // Keys are few.
-        let scratch = Scratch::with(kind, "capacity=4KiB&persist=no");
-        for beyond in BEYOND {
-            kill_everywhere(
-                &format!("{kind:?}: join and leave as a sender"),
-                Step::Call,
-                beyond,
-                || {
-                    let receiver = scratch.receiver();
-                    (receiver, traced(|| {}, |()| drop(scratch.sender())))
-                },
-                |mut receiver, finished| {
-                    let mut sender = scratch.sender();
-                    sender.send(b"next").unwrap();
-                    assert_eq!(&receiver.try_recv().unwrap()[..], b"next");
-                    let told = receiver.try_recv().err();
-                    assert!(matches!(told, Some(RecvError::Empty | RecvError::PeerDied)), "{told:?}");
-                    assert!(told == Some(RecvError::Empty) || !finished);
-                    assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
-                    drop(sender);
-                    assert_eq!(receiver.try_recv().err(), Some(RecvError::Closed));
-                    drop(receiver);
-                    check_ring_works(&scratch);
-                },
-            );
-        }
-    }
-}
-
-#[test]
-fn one_that_creates_uses_and_removes_a_ring() {
-    let _alone = alone();
-    for kind in [Kind::Shm, Kind::SysV] {
-        let scratch = Scratch::with(kind, "capacity=4KiB&persist=no");
-        for beyond in BEYOND {
-            kill_everywhere(
-                &format!("{kind:?}: create, send, receive, remove"),
-                Step::Call,
-                beyond,
-                || {
-                    let child = traced(
-                        || {},
-                        |()| {
-                            let (mut receiver, mut sender) = (scratch.receiver(), scratch.sender());
-                            sender.send(b"sent").unwrap();
-                            assert_eq!(&receiver.recv().unwrap()[..], b"sent");
-                        },
-                    );
-                    ((), child)
-                },
-                |(), finished| {
-                    assert!(!finished || !scratch.exists());
-                    check_ring_works(&scratch);
-                },
-            );
-        }
-    }
 }

@@ -8,7 +8,9 @@ mod child;
 pub mod crowd;
 pub mod faults;
 pub mod payload;
+pub mod ringcheck;
 pub mod sleep;
+pub mod trace;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -121,21 +121,21 @@ pub fn consume(plan: &Plan, scratch: &Scratch, ledger: &Ledger, consumer: usize,
     let options = plan.options(Some(consumer));
     // What comes by copy doesn't tell how often it was delivered.
     let way = random.below(if plan.exact { 2 } else { 4 });
-    let joined = |joined| ledger.set_flag(PRODUCERS + consumer, Flag::Joined, joined);
+    let note = |flag| ledger.set_flag(PRODUCERS + consumer, flag, true);
     if way < 2 {
         let mut end = trusted(options).mpmc_consumer(&scratch.address).unwrap();
-        joined(true);
+        note(Flag::Joined);
         if way == 0 {
             books.hold_several(&end, &mut random);
         } else {
             books.receive_batches(&mut end, &mut random);
         }
-        joined(false);
+        note(Flag::Leaving);
     } else {
         let mut end = options.receiver(&scratch.address).unwrap();
-        joined(true);
+        note(Flag::Joined);
         books.receive_copies(&mut end, &mut random, way == 2);
-        joined(false);
+        note(Flag::Leaving);
     }
 }
 

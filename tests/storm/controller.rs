@@ -60,6 +60,15 @@ struct Member {
     back_at: Option<Instant>,
 }
 
+impl Member {
+    /// Continues it after a halt, unless it is stopped for longer.
+    fn go_on(&self) {
+        if self.stopped_until.is_none() {
+            self.child.iter().for_each(|child| child.signal(libc::SIGCONT));
+        }
+    }
+}
+
 pub struct Round<'a> {
     plan: &'a Plan,
     scratch: Scratch,
@@ -101,8 +110,9 @@ impl<'a> Round<'a> {
     fn start(&mut self, at: usize) {
         let generation = self.generations;
         self.generations += 1;
-        self.ledger.set_flag(at, Flag::Leave, false);
-        self.ledger.set_flag(at, Flag::Joined, false);
+        for flag in [Flag::Leave, Flag::Joined, Flag::Leaving] {
+            self.ledger.set_flag(at, flag, false);
+        }
         if at < PRODUCERS {
             self.witness.breaks.push(Id { stream: at, number: self.ledger.mark(at, Mark::Begun) });
         }
@@ -173,6 +183,11 @@ impl<'a> Round<'a> {
     fn kill(&mut self, at: usize) {
         let Some(child) = &self.members[at].child else { return };
         if self.plan.exact {
+            // One who is stopped while it opens a System V segment would keep us from that.
+            let is_joining = |other: usize| self.members[other].child.is_some() && !self.ledger.flag(other, Flag::Joined);
+            if (0..MEMBERS).any(|other| other != at && is_joining(other)) {
+                return;
+            }
             self.halt_all_but(at);
         }
         self.ledger.note_kill(self.members[at].generation);
@@ -181,13 +196,9 @@ impl<'a> Round<'a> {
         if self.plan.exact {
             let recovery = recover(self.scratch.name().unwrap()).unwrap();
             let back = recovery.redelivered + recovery.dropped;
-            assert!(
-                (held..=held + unsure + UNNOTED).contains(&back),
-                "{back} taken back, {held} held, {unsure} unsure"
-            );
-            for member in self.members.iter().filter(|member| member.stopped_until.is_none()) {
-                member.child.iter().for_each(|child| child.signal(libc::SIGCONT));
-            }
+            let most = held + unsure + UNNOTED;
+            assert!((held..=most).contains(&back), "{back} taken back, {held} held, {unsure} unsure");
+            self.members.iter().for_each(Member::go_on);
         }
     }
 
@@ -222,7 +233,8 @@ impl<'a> Round<'a> {
         if killed {
             self.summary.kills += 1;
             self.witness.kills += 1;
-            self.witness.deaths += u64::from(self.ledger.flag(at, Flag::Joined));
+            let was_there = self.ledger.flag(at, Flag::Joined) && !self.ledger.flag(at, Flag::Leaving);
+            self.witness.deaths += u64::from(was_there);
         }
         match at.checked_sub(PRODUCERS) {
             None => self.settle_stream(at),

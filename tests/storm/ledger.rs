@@ -19,7 +19,7 @@ const STREAMS: usize = KILLED + GENERATIONS;
 const STREAM_WORDS: usize = 3;
 const IN_HAND: usize = STREAMS + PRODUCERS * STREAM_WORDS;
 const MEMBERS: usize = IN_HAND + CONSUMERS * HANDS;
-const MEMBER_WORDS: usize = 2;
+const MEMBER_WORDS: usize = 3;
 const ORDERS: usize = MEMBERS + (PRODUCERS + CONSUMERS) * MEMBER_WORDS;
 const PROGRESS: usize = ORDERS + 2;
 const WORDS: usize = PROGRESS + 1;
@@ -100,8 +100,9 @@ pub enum Mark {
 /// What a member notes of itself, and what it is told.
 #[derive(Clone, Copy)]
 pub enum Flag {
-    /// It has joined, and is not about to leave.
     Joined,
+    /// It may be leaving.
+    Leaving,
     /// It is to leave.
     Leave,
 }

@@ -71,7 +71,7 @@ impl Stream<'_> {
         }
         let leaves = self.ledger.is_ordered(Order::Finish) || self.ledger.flag(self.stream, Flag::Leave);
         if leaves {
-            self.ledger.set_flag(self.stream, Flag::Joined, false);
+            self.ledger.set_flag(self.stream, Flag::Leaving, true);
         }
         !leaves
     }

@@ -281,7 +281,7 @@ impl<R: Ring> Reader<R> {
                 let released = Done(lane.done(slot).load(Ordering::Relaxed)).released(lease.lap());
                 let first = self.laps.first(lease.lap(), slot, load_head(&lane).position());
                 let claim = Claim { lane: number as u32, released, first, lease: mine };
-                // Its last owner died between its last message and the release.
+                // Nothing is left of it, which no consumer leaves so.
                 if released & claim.all() == claim.all() {
                     self.release(&claim);
                     continue;
