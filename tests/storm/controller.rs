@@ -184,7 +184,8 @@ impl<'a> Round<'a> {
         let Some(child) = &self.members[at].child else { return };
         if self.plan.exact {
             // One who is stopped while it opens a System V segment would keep us from that.
-            let is_joining = |other: usize| self.members[other].child.is_some() && !self.ledger.flag(other, Flag::Joined);
+            let is_joining =
+                |other: usize| self.members[other].child.is_some() && !self.ledger.flag(other, Flag::Joined);
             if (0..MEMBERS).any(|other| other != at && is_joining(other)) {
                 return;
             }
