@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::board::Board;
 use common::payload::Payload;
 use common::{Child, KINDS, Kind, NAMED, PATIENCE, Scratch, WAITS, alone};
 use ringway::segment::Name;
@@ -342,6 +343,7 @@ fn one_that_may_not_remove_a_ring_leaves_it() {
     let path = directory.0.join("ring");
     let address = format!("file://{}?perm=0666&persist=no", path.display()).parse().unwrap();
     let receiver = Options::new().receiver(&address).unwrap();
+    let board = Board::new();
     // Nobody but root may remove from it, and root is somebody else in the child.
     fs::set_permissions(&directory.0, Permissions::from_mode(0o555)).unwrap();
     let mut child = Child::fork(|tell| {
@@ -354,13 +356,15 @@ fn one_that_may_not_remove_a_ring_leaves_it() {
         }
         let sender = Options::new().sender(&address).unwrap();
         tell.say(b's');
-        // Leaves last.
-        while sender.peer() != PeerState::Left {
+        // Leaves last: one that has recorded that it left may still be removing the ring.
+        while board.get(0) == 0 {
             std::thread::yield_now();
         }
+        assert_eq!(sender.peer(), PeerState::Left);
     });
     child.expect(b's');
     drop(receiver);
+    board.set(0, 1);
     child.expect_success();
     assert!(path.exists());
 }
