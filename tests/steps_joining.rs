@@ -5,6 +5,7 @@ mod common;
 
 use common::trace::Traced;
 use common::trace::marks::kill_at_each_mark;
+use common::trace::sleeper::Sleeper;
 use common::{Kind, PATIENCE, Scratch, alone};
 use ringway::{Options, RecvError};
 
@@ -19,6 +20,25 @@ fn each_ring(mut test: impl FnMut(&str, &Scratch)) {
             test(&format!("{ring}, {kind:?}"), &scratch);
         }
     }
+}
+
+/// The same with a place that nobody has held, and one whose holder is dead.
+fn each_place(mut test: impl FnMut(&str, &Scratch, bool)) {
+    each_ring(|ring, scratch| {
+        test(ring, scratch, false);
+        test(&format!("{ring}, after a death"), scratch, true);
+    });
+}
+
+/// Joins in a process of its own, which ends without leaving.
+fn die<T>(join: impl FnOnce() -> T) {
+    let forget = |joined| {
+        std::mem::forget(joined);
+        0
+    };
+    let mut dying = Sleeper::new(join, forget);
+    dying.go();
+    dying.end();
 }
 
 fn keep_open() -> Options {
@@ -41,11 +61,14 @@ fn check_ring_works(scratch: &Scratch) {
 #[test]
 fn a_sender_that_joins_and_leaves() {
     let _alone = alone();
-    each_ring(|ring, scratch| {
+    each_place(|ring, scratch, after_death| {
         kill_at_each_mark(
             &format!("{ring}: join and leave as a sender"),
             || {
                 let receiver = scratch.receiver();
+                if after_death {
+                    die(|| scratch.sender());
+                }
                 (receiver, Traced::start(|| {}, |()| drop(scratch.sender())))
             },
             |mut receiver, finished| {
@@ -56,7 +79,8 @@ fn a_sender_that_joins_and_leaves() {
                 drop(sender);
                 told.extend((0..3).map(|_| receiver.try_recv().unwrap_err()));
                 let deaths = told.iter().filter(|&&told| told == RecvError::PeerDied).count();
-                assert!(deaths <= usize::from(!finished), "{told:?}");
+                let expected = usize::from(after_death)..=usize::from(after_death || !finished);
+                assert!(expected.contains(&deaths), "{told:?}");
                 // Of many, those who are all gone have died if one has.
                 let last = if deaths > 0 && ring.contains("mpmc") { RecvError::Empty } else { RecvError::Closed };
                 assert_eq!(told[3], last, "{told:?}");
@@ -70,21 +94,30 @@ fn a_sender_that_joins_and_leaves() {
 #[test]
 fn a_receiver_that_joins_and_leaves() {
     let _alone = alone();
-    each_ring(|ring, scratch| {
+    each_place(|ring, scratch, after_death| {
         kill_at_each_mark(
             &format!("{ring}: join and leave as a receiver"),
             || {
                 let mut sender = keep_open().sender(&scratch.address).unwrap();
                 sender.send(b"first").unwrap();
+                if after_death {
+                    die(|| {
+                        let mut receiver = scratch.receiver();
+                        std::mem::forget(receiver.recv().unwrap());
+                        receiver
+                    });
+                }
                 (sender, Traced::start(|| {}, |()| drop(scratch.receiver())))
             },
             |mut sender, _| {
                 let mut receiver = scratch.receiver();
-                assert_eq!(&receiver.try_recv().unwrap()[..], b"first");
-                sender.send(b"next").unwrap();
-                let next = receiver.try_recv().unwrap();
-                assert_eq!((&next[..], next.is_redelivered()), (&b"next"[..], false));
-                drop(next);
+                for (message, again) in [(b"first", after_death), (b"later", false)] {
+                    let received = receiver.try_recv().unwrap();
+                    assert_eq!((&received[..], received.is_redelivered()), (&message[..], again));
+                    drop(received);
+                    sender.send(b"later").unwrap();
+                }
+                assert_eq!(&receiver.try_recv().unwrap()[..], b"later");
                 drop((receiver, sender));
                 check_ring_works(scratch);
             },

@@ -41,10 +41,14 @@ impl Sleeper {
         self.go.write_all(&[0]).unwrap();
     }
 
-    /// The same, and waits until it sleeps.
+    /// The same, and waits until it sleeps; or has found something after all.
     pub fn lie_down(&mut self) {
         self.go();
-        self.child.await_sleep();
+        let stat = format!("/proc/{}/stat", self.child.pid());
+        let rests = |stat: String| stat.contains(") S ") || stat.contains(") Z ");
+        while !rests(std::fs::read_to_string(&stat).unwrap()) {
+            std::thread::yield_now();
+        }
     }
 
     /// What it says, soon after `since`; then it ends.
