@@ -16,7 +16,8 @@ const SHORT: Duration = Duration::from_millis(1);
 const FAR_TOO_LONG: Duration = Duration::from_secs(20);
 const PAGE: usize = 4096;
 const SLOTS: usize = 64;
-/// Chunks of slots are of 256 bytes, and there are two pools.
+/// Bytes of a slot's own chunk; longer messages lie in two pools.
+const CHUNK: usize = 256;
 const LONGEST: usize = 5000;
 const OPTIONS: &str = "ring=mpmc&producers=3&capacity=4KiB&max_message=5000";
 
@@ -33,6 +34,7 @@ struct Parts {
 impl Parts {
     fn new(word: impl Fn(usize) -> u64) -> Self {
         let word = |at| word(at) as usize;
+        assert_eq!((word(144), word(136) >> 32), (SLOTS, CHUNK), "the offsets below are those of other sizes");
         Self { commons: word(80), members: word(88), data: word(104), lane_bytes: word(152), total: word(32) }
     }
 
@@ -86,7 +88,7 @@ fn in_lanes(parts: Parts, random: &mut Random) -> usize {
             2 => SEALS + slot * 16 + 8,
             3 => LEASES + slot * 8,
             4 => DONE + slot * 8,
-            _ => CHUNKS + slot * 256,
+            _ => CHUNKS + slot * CHUNK,
         }
 }
 
