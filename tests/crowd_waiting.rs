@@ -2,13 +2,15 @@
 
 mod common;
 
+use common::board::Board;
 use common::crowd::{put, trusted};
 use common::faults::kill;
 use common::payload::number;
-use common::sleep::{all_asleep, assert_wakes, rest, used};
+use common::sleep::{all_asleep, assert_wakes, lost_wake_ups, rest, used};
 use common::{Child, KINDS, Kind, PATIENCE, Scratch, alone, runs};
 use ringway::mpmc::{Consumer, Producer};
 use ringway::{Options, RecvError, SendError, Takeover, Wait, recover};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 const SLEEPING: [Wait; 2] = [Wait::Futex, Wait::Semaphore];
@@ -199,7 +201,7 @@ fn sleepers_of_many_lose_no_wake_up() {
             })
             .collect();
         let everybody: Vec<&Child> = workers.iter().chain([&leader]).collect();
-        let lost = all_asleep(&everybody);
+        let lost = lost_wake_ups(&everybody);
         let mut leader = leader;
         leader.expect_success();
         assert_eq!(lost, 0, "{wait}: lost wake-ups in {ROUNDS} rounds");
@@ -211,16 +213,16 @@ fn each_of_several_sleepers_gets_work() {
     let _alone = alone();
     for wait in SLEEPING {
         let scratch = Scratch::many(Kind::Shm, &format!("{SMALL}&wait={wait}"));
-        let mut producer = sleepy_producer(&scratch);
-        for _ in 0..20 {
+        let (mut producer, board) = (sleepy_producer(&scratch), Board::new());
+        for round in 1..=20 {
             // Each takes one message and then no more.
-            let mut takers: Vec<Child> = (0..4)
+            let takers: Vec<Child> = (0..4)
                 .map(|_| {
                     let mut child = Child::fork(|tell| {
                         let consumer = sleepy_consumer(&scratch);
                         tell.say(b'j');
                         let _held = consumer.recv().unwrap();
-                        tell.say(b'm');
+                        board.word(0).fetch_add(1, Ordering::SeqCst);
                         tell.sleep_until_killed()
                     });
                     child.expect(b'j');
@@ -231,7 +233,13 @@ fn each_of_several_sleepers_gets_work() {
             let mut batch = producer.batch();
             (0..4).for_each(|_| _ = batch.reserve(1).unwrap().commit(1));
             batch.publish();
-            takers.iter_mut().for_each(|child| child.expect(b'm'));
+            let all: Vec<&Child> = takers.iter().collect();
+            while board.get(0) < 4 * round {
+                let taken = board.get(0);
+                let asleep = all_asleep(&all).is_some();
+                let is_left = taken < 4 * round && board.get(0) == taken;
+                assert!(!(asleep && is_left), "{wait}: they sleep, and {} messages are left", 4 * round - taken);
+            }
             takers.into_iter().for_each(kill);
             let consumer = scratch.consumer();
             while consumer.try_recv().is_ok() {}
@@ -258,9 +266,10 @@ fn a_lane_that_is_full_and_empty_by_turns_loses_no_wake_up() {
             }
         });
         // Until one of them is done.
-        let lost = all_asleep(&[&senders[0], &senders[1], &receiver]);
+        let lost = lost_wake_ups(&[&senders[0], &senders[1], &receiver]);
         let [mut one, mut other] = senders;
-        let lost = lost + if runs(&one) { all_asleep(&[&one, &receiver]) } else { all_asleep(&[&other, &receiver]) };
+        let lost =
+            lost + if runs(&one) { lost_wake_ups(&[&one, &receiver]) } else { lost_wake_ups(&[&other, &receiver]) };
         let mut receiver = receiver;
         one.expect_success();
         other.expect_success();
@@ -277,14 +286,14 @@ fn a_message_wakes_one_of_those_who_sleep() {
     for wait in SLEEPING {
         let scratch = Scratch::many(Kind::Shm, &format!("{SMALL}&wait={wait}"));
         let mut producer = sleepy_producer(&scratch);
-        let done = common::board::Board::new();
+        let done = Board::new();
         let sleepers: Vec<Child> = (0..SLEEPERS)
             .map(|_| {
                 Child::fork(|_| {
                     let consumer = sleepy_consumer(&scratch);
                     loop {
                         consumer.recv().unwrap();
-                        done.word(0).fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        done.word(0).fetch_add(1, Ordering::Relaxed);
                     }
                 })
             })

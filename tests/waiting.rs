@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::sleep::{all_asleep, used};
+use common::sleep::{lost_wake_ups, used};
 use common::{Child, KINDS, Kind, PATIENCE, Scratch, alone};
 use ringway::{Options, RecvError, SendError, Wait};
 use std::time::Duration;
@@ -70,7 +70,7 @@ fn a_ping_pong_of_sleepers_loses_no_wake_up() {
         };
         let mut one = Child::fork(|_| play(&there, &back, true));
         let mut other = Child::fork(|_| play(&back, &there, false));
-        let lost = all_asleep(&[&one, &other]);
+        let lost = lost_wake_ups(&[&one, &other]);
         one.expect_success();
         other.expect_success();
         assert_eq!(lost, 0, "{wait}: lost wake-ups in {} sleeps", 2 * ROUNDS);
@@ -99,7 +99,7 @@ fn a_full_and_empty_ring_of_sleepers_loses_no_wake_up() {
                 assert_eq!(receiver.recv_timeout(PATIENCE).unwrap()[..4], number.to_le_bytes());
             }
         });
-        let lost = all_asleep(&[&sends, &receives]);
+        let lost = lost_wake_ups(&[&sends, &receives]);
         sends.expect_success();
         receives.expect_success();
         assert_eq!(lost, 0, "{wait}: lost wake-ups in {MESSAGES} messages");

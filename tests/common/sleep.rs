@@ -32,19 +32,25 @@ pub fn rest(child: &Child) -> Option<Rest> {
     (!state.starts_with(['Z', 'X'])).then(|| Rest { asleep: state.starts_with('S'), switches })
 }
 
-/// Watches processes of which at least one always has something to do, until one has ended. Counts how often all
-/// slept: then a wake-up was lost, whatever else the machine does, since a process that was woken is runnable even
-/// while it waits for a processor.
-pub fn all_asleep(children: &[&Child]) -> u32 {
+/// How they all rest, if all of them sleep at the same time; since a process that was woken is runnable even while it waits for
+/// a processor, nobody has woken one then.
+pub fn all_asleep(children: &[&Child]) -> Option<Vec<Rest>> {
+    let all = || children.iter().map(|child| rest(child)).collect::<Option<Vec<_>>>();
+    let (first, second) = (all()?, all()?);
+    // None ran between.
+    (first == second && first.iter().all(|rest| rest.asleep)).then_some(first)
+}
+
+/// Watches processes of which at least one always has something to do, until one has ended. Counts how often all slept: then a
+/// wake-up was lost, whatever else the machine does.
+pub fn lost_wake_ups(children: &[&Child]) -> u32 {
     let mut lost = 0;
     let mut counted = None;
     while children.iter().all(|child| runs(child)) {
-        let all = || children.iter().map(|child| rest(child)).collect::<Option<Vec<_>>>();
-        let (Some(first), Some(second)) = (all(), all()) else { break };
-        // None ran between: they slept at the same time.
-        if first == second && first.iter().all(|rest| rest.asleep) && counted.as_ref() != Some(&first) {
+        let asleep = all_asleep(children);
+        if asleep.is_some() && asleep != counted {
             lost += 1;
-            counted = Some(first);
+            counted = asleep;
         }
         // A lost wake-up lasts a tenth of a second.
         std::thread::sleep(Duration::from_millis(3));
