@@ -6,6 +6,7 @@ use common::crowd::{put, trusted};
 use common::{Child, KINDS, Kind, PATIENCE, Scratch, alone};
 use ringway::{Options, PeerState, RecvError, SendError};
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const SMALL: &str = "capacity=4KiB&max_message=64&producers=2";
@@ -258,4 +259,29 @@ fn a_parent_that_leaves_hands_its_lane_to_its_child() {
         assert_eq!(&consumer.recv_timeout(PATIENCE).unwrap()[..], b"parent's");
         assert_eq!(&consumer.recv_timeout(PATIENCE).unwrap()[..], b"child's");
     }
+}
+
+#[test]
+fn a_child_joins_whatever_other_threads_of_its_parent_are_making() {
+    let _alone = alone();
+    let (scratch, other) = (Scratch::many(Kind::Anon, SMALL), Scratch::with(Kind::Anon, "capacity=1MiB"));
+    let mut receiver = Options::new().keep_open(true).receiver(&scratch.address).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                drop(other.receiver());
+            }
+        });
+        let passed = (0..300).all(|_| {
+            let child = Child::fork(|_| {
+                scratch.sender().send(b"child's").unwrap();
+            });
+            let passed = receiver.recv_timeout(PATIENCE).is_ok();
+            drop(child);
+            passed
+        });
+        done.store(true, Ordering::Relaxed);
+        assert!(passed, "a child could not join");
+    });
 }

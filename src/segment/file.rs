@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -113,8 +113,8 @@ impl Mapped {
     }
 
     pub(super) fn lock_holder(&self) -> io::Result<Holder> {
-        // Nothing panics while it is locked.
-        let prepared = self.for_locks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // If it is locked, that one takes it; or did in our parent when it forked, and then waiting would have no end.
+        let prepared = self.for_locks.try_lock().ok().and_then(|mut prepared| prepared.take());
         Ok(Holder::File(prepared.map_or_else(|| file::reopen(&self.file, self.writable), Ok)?))
     }
 }

@@ -55,6 +55,13 @@ fn arm() {
     }
 }
 
+/// Has everybody who forks call `before` first, and then, in the parent and in the child, `after`; says whether there was memory
+/// for that. Doing so twice calls them twice.
+pub(crate) fn surround(before: extern "C" fn(), after: extern "C" fn()) -> bool {
+    // SAFETY: it only keeps the pointers, to functions that may be called at any time.
+    unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) == 0 }
+}
+
 extern "C" fn forget() {
     CURRENT.generation.store(0, Ordering::Relaxed);
 }

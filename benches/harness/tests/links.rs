@@ -1,6 +1,10 @@
 //! Every yardstick carries every message, whole and in order, between real processes.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use ringway::{Options, Wait};
 use ringway_harness::{
@@ -9,6 +13,13 @@ use ringway_harness::{
     many, with_size,
     yardstick::{BareRing, Futex, Waiting, pipe, unix},
 };
+
+/// One test at a time, as the harness wants it: a fork while another thread holds a lock would leave that lock locked in the
+/// child.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn streams<const N: usize, L: Link<N>>(link: impl Fn() -> io::Result<L> + Send + Clone) {
     streams_between::<N, L>(&[Between::Processes, Between::Threads], link);
@@ -31,6 +42,7 @@ fn streams_between<const N: usize, L: Link<N>>(kinds: &[Between], link: impl Fn(
 
 #[test]
 fn a_pipe() {
+    let _alone = alone();
     for size in [8, 64, 65536] {
         with_size!(size, N => streams::<N, _>(|| pipe(Waiting::Sleep)));
     }
@@ -38,6 +50,7 @@ fn a_pipe() {
 
 #[test]
 fn a_unix_stream() {
+    let _alone = alone();
     for size in [8, 64, 65536] {
         with_size!(size, N => streams::<N, _>(|| unix(Waiting::Sleep)));
     }
@@ -45,12 +58,14 @@ fn a_unix_stream() {
 
 #[test]
 fn spinning_descriptors() {
+    let _alone = alone();
     streams::<64, _>(|| pipe(Waiting::Spin));
     streams::<64, _>(|| unix(Waiting::Spin));
 }
 
 #[test]
 fn ringway() {
+    let _alone = alone();
     for wait in [Wait::Spin, Wait::Futex] {
         let options = Options::new().capacity(64 << 10).wait(wait);
         streams_between::<64, _>(&[Between::Processes], || Ring::new(&options));
@@ -60,12 +75,14 @@ fn ringway() {
 
 #[test]
 fn the_bare_ring() {
+    let _alone = alone();
     streams::<64, _>(|| BareRing::new(4096));
     streams::<8, _>(|| BareRing::new(256));
 }
 
 #[test]
 fn the_bare_futex_makes_round_trips() {
+    let _alone = alone();
     let pair = Pair::new().unwrap();
     let block = block::round_trips::<64, _>(&pair, Between::Processes, Futex::new, 100).unwrap();
     assert!(block.ns > 0.0);
@@ -73,6 +90,7 @@ fn the_bare_futex_makes_round_trips() {
 
 #[test]
 fn the_bare_ping_pong() {
+    let _alone = alone();
     let pair = Pair::new().unwrap();
     if pair.cpus.are_two() {
         assert!(block::ping_pong(&pair, Between::Processes, 1000).unwrap().ns > 1.0);
@@ -112,6 +130,7 @@ impl ringway_harness::Sender<64> for LyingSender {
 
 #[test]
 fn damage_is_seen() {
+    let _alone = alone();
     let pair = Pair::new().unwrap();
     let once = Stream { warm_up: 0, count: 100, batch: 1 };
     let result = block::stream(&pair, Between::Processes, || Ok(Liar(BareRing::new(4096)?)), once);
@@ -123,6 +142,7 @@ const KINDS: [Between; 2] = [Between::Processes, Between::Threads];
 /// Whole messages, as long as what is written at once fits into `PIPE_BUF`.
 #[test]
 fn a_pipe_of_many() {
+    let _alone = alone();
     let pair = Pair::new().unwrap();
     for between in KINDS {
         for (producers, consumers) in [(1, 1), (3, 1), (1, 3), (2, 2), (4, 4)] {
@@ -137,6 +157,7 @@ fn a_pipe_of_many() {
 
 #[test]
 fn damage_among_many_is_seen() {
+    let _alone = alone();
     let pair = Pair::new().unwrap();
     let (roles, once) = (Roles { producers: 1, consumers: 1 }, Stream { warm_up: 0, count: 100, batch: 1 });
     for between in KINDS {
@@ -147,6 +168,7 @@ fn damage_among_many_is_seen() {
 
 #[test]
 fn ringway_of_many() {
+    let _alone = alone();
     let pair = Pair::new().unwrap();
     let options = Options::new().capacity(64 << 10).max_message(64).wait(Wait::Futex);
     for between in KINDS {
