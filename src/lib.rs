@@ -100,7 +100,7 @@ pub mod wait;
 
 #[cfg(not(ringway_loom))]
 pub use channel::{
-    Lanes, Options, Peer, PeerState, Positions, Profile, Recovery, RecvError, Report, SendError, Takeover, inspect,
+    Framing, Lanes, Options, ParseFramingError, Peer, PeerState, Positions, Profile, Recovery, RecvError, Report, SendError, Takeover, inspect,
     mpmc, recover, spsc,
 };
 #[cfg(not(ringway_loom))]

@@ -55,9 +55,6 @@ impl From<ringway::Error> for Failure {
     fn from(error: ringway::Error) -> Self {
         let message = error.to_string();
         match error.kind() {
-            ErrorKind::RoleTaken { .. } => Self::Usage(format!(
-                "{message}; a ring has one sender and one receiver, and several of each if it is made with ring=mpmc"
-            )),
             ErrorKind::Poisoned => Self::Poisoned(message),
             ErrorKind::NoSpace | ErrorKind::Os => Self::Io(message),
             _ => Self::Usage(message),

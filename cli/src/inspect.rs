@@ -25,8 +25,9 @@ pub struct Args {
 
 /// Looks and prints.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let report = ring::look(&args.address)?;
-    let segment = Segment::sound(ring::name_of(&args.address), &report);
+    let name = ring::name_of(&args.address);
+    let report = ringway::inspect(name)?;
+    let segment = Segment::sound(name, &report);
     print(&if args.json { segment.json() } else { page(&segment, report.created) })
 }
 

@@ -1,26 +1,39 @@
-//! `ringway ls`: which rings exist.
+//! `ringway ls`: which rings and queues exist.
 
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
-use ringway::{ErrorKind, segment, units::ByteSize};
+use ringway::{ErrorKind, segment, transport, units::ByteSize};
 
 use crate::{
     failure::Failure,
     output::print,
+    queue::Queue,
     ring::{Peer, Segment},
 };
 
-/// List the rings of this machine
+/// List the rings and queues of this machine
 ///
-/// All that you may read in POSIX and System V shared memory. Rings in mapped files can be anywhere and are not listed.
+/// All that you may read: rings in POSIX and System V shared memory, System V message queues, POSIX message queues where an mqueue
+/// filesystem is mounted, and where receivers at auto: wait. Queues don't tell who made them: those of other programs are listed, too.
+/// What has its name in a file system (mapped files, FIFOs, sockets, logs) can be anywhere and is not listed.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Print one JSON object per ring, as `inspect --json` does
+    /// Print one JSON object per ring, as `inspect --json` does, and per queue
     #[arg(long)]
     json: bool,
 }
 
 /// Lists them.
 pub fn run(args: &Args) -> Result<(), Failure> {
+    let segments = segments()?;
+    let queues: Vec<Queue> = transport::list()?.into_iter().map(Queue::from).collect();
+    print(&if args.json {
+        segments.iter().map(Segment::json).chain(queues.iter().map(Queue::json)).collect()
+    } else {
+        table(&segments, &queues)
+    })
+}
+
+fn segments() -> Result<Vec<Segment>, Failure> {
     let mut segments = Vec::new();
     for (name, metadata) in segment::list()? {
         let problem = match ringway::inspect(&name) {
@@ -39,12 +52,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         segments.push(Segment::unusable(&name, metadata, Some(problem)));
     }
     segments.sort_by(|a, b| a.address.cmp(&b.address));
-    print(&if args.json { segments.iter().map(Segment::json).collect() } else { table(&segments) })
+    Ok(segments)
 }
 
-fn table(segments: &[Segment]) -> String {
-    if segments.is_empty() {
-        return "No rings.\n".to_owned();
+fn table(segments: &[Segment], queues: &[Queue]) -> String {
+    if segments.is_empty() && queues.is_empty() {
+        return "No rings and no queues.\n".to_owned();
     }
     let mut table = Table::new();
     table.load_style(NOTHING);
@@ -62,6 +75,16 @@ fn table(segments: &[Segment]) -> String {
             segment.problem.map_or(depth, str::to_owned),
             producers,
             consumers,
+        ]);
+    }
+    for queue in queues {
+        let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
+        table.add_row([
+            queue.address.clone(),
+            queue.size.map(|size| ByteSize(size).to_string()).unwrap_or_default(),
+            queue.mode.clone().unwrap_or_default(),
+            queue.owner.clone().unwrap_or_else(|| number(queue.uid.map(u64::from))),
+            number(queue.depth),
         ]);
     }
     for column in table.column_iter_mut() {

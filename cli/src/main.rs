@@ -6,12 +6,15 @@ mod input;
 mod inspect;
 mod ls;
 mod output;
+mod place;
+mod queue;
 mod recover;
 mod recv;
 mod ring;
 mod rm;
 mod send;
 mod signals;
+mod transports;
 mod waiting;
 
 use std::{io::ErrorKind, process::ExitCode};
@@ -20,7 +23,7 @@ use clap::{Parser, Subcommand, error::ErrorKind as Misuse};
 
 use failure::Failure;
 
-/// Create, feed, drain, inspect, recover and measure rings in shared memory
+/// Feed, drain, inspect, remove and measure rings in shared memory and all other ways between processes
 #[derive(Parser)]
 #[command(name = "ringway", version)]
 struct Cli {
@@ -36,6 +39,7 @@ enum Command {
     Inspect(inspect::Args),
     Rm(rm::Args),
     Recover(recover::Args),
+    Transports(transports::Args),
     Bench(bench::Args),
 }
 
@@ -55,6 +59,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Inspect(args) => inspect::run(args),
         Command::Rm(args) => rm::run(args),
         Command::Recover(args) => recover::run(args),
+        Command::Transports(args) => transports::run(args),
         Command::Bench(args) => bench::run(args).map_err(|error| match error.kind() {
             ErrorKind::InvalidInput => Failure::Usage(error.to_string()),
             _ => Failure::Io(error.to_string()),

@@ -2,24 +2,26 @@
 
 use std::time::SystemTime;
 
-use nix::unistd::{Uid, User};
 use ringway::{
-    Address, Error, PeerState, Report,
+    Address, PeerState, Report,
     segment::{Metadata, Name},
     transport::Target,
 };
 use serde::Serialize;
 
-/// Reads an address of something that other processes can find.
+use crate::place;
+
+/// Reads the address of a ring that other processes can find.
 pub fn address(text: &str) -> Result<Address, String> {
-    let address: Address = text.parse().map_err(|error: ringway::transport::ParseAddressError| error.to_string())?;
+    let address = place::address(text)?;
     match name(&address) {
         Some(_) => Ok(address),
-        None => Err(format!("{address} is memory that no other process can find; use shm, sysv or file")),
+        None => Err(format!("{address} is no ring that has a name; this command looks at rings only: shm, sysv and file")),
     }
 }
 
-fn name(address: &Address) -> Option<&Name> {
+/// The name of the segment, if the address is that of a ring with a name.
+pub fn name(address: &Address) -> Option<&Name> {
     match address.target() {
         Target::Segment(name) => Some(name),
         _ => None,
@@ -145,8 +147,7 @@ impl Segment {
             size: metadata.size,
             mode: format!("{:04o}", metadata.mode),
             uid: metadata.uid,
-            // Without a name the number has to do.
-            owner: User::from_uid(Uid::from_raw(metadata.uid)).ok().flatten().map(|user| user.name),
+            owner: place::user(metadata.uid),
             problem,
             ring: None,
         }
@@ -236,12 +237,7 @@ impl Peer {
     }
 }
 
-/// Looks at the ring at that address.
-pub fn look(address: &Address) -> Result<Report, Error> {
-    ringway::inspect(name_of(address))
-}
-
-/// Whether the ring there is one of many senders and receivers, as far as can be seen.
-pub fn is_of_many(address: &Address) -> bool {
-    look(address).is_ok_and(|report| report.lanes.is_some())
+/// What can be seen of the ring at that address, if there is one.
+pub fn look(address: &Address) -> Option<Report> {
+    ringway::inspect(name(address)?).ok()
 }

@@ -1,31 +1,46 @@
-//! `ringway rm`: away with a ring.
+//! `ringway rm`: away with a ring, a queue, a FIFO, or what else has a name.
 
-use ringway::{Address, ErrorKind, segment};
+use ringway::{
+    Address, ErrorKind,
+    segment::{self, Name},
+    transport,
+};
 
 use crate::{
     failure::{Failure, warn},
+    place,
     ring::{self, Segment},
 };
 
-/// Remove a ring, and the messages in it
+/// Remove a ring, a queue, a FIFO or a log, and the messages in it
 ///
-/// Refuses what is no ring, and what a living process is attached to: that would go on using memory that nobody else can
-/// find.
+/// Also what a receiver that was killed left of a socket or pseudo-terminal. Refuses what is something else than the address
+/// says, and what a living process uses: that would go on without being found by anybody else. What leaves nothing behind (pipes,
+/// TCP, UDP, signals, abstract names) can't be removed.
 #[derive(clap::Args)]
 pub struct Args {
     /// Where, such as shm:///orders
-    #[arg(value_name = "ADDR", value_parser = ring::address)]
+    #[arg(value_name = "ADDR", value_parser = place::address)]
     address: Address,
-    /// Even if somebody is attached, or it was made by a newer version
+    /// Even if somebody uses it, or, of a ring, it was made by a newer version
     #[arg(long)]
     force: bool,
 }
 
 /// Removes it.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let name = ring::name_of(&args.address);
+    match ring::name(&args.address) {
+        Some(name) => remove_ring(name, args),
+        None => transport::remove(&args.address, args.force).map_err(|error| match error.kind() {
+            ErrorKind::RoleTaken { .. } => Failure::Usage(format!("{error}; end that first, or use --force")),
+            _ => error.into(),
+        }),
+    }
+}
+
+fn remove_ring(name: &Name, args: &Args) -> Result<(), Failure> {
     let place = args.address.target();
-    let attached = match ring::look(&args.address) {
+    let attached = match ringway::inspect(name) {
         Ok(report) => attached(&Segment::sound(name, &report)),
         Err(error) => match error.kind() {
             ErrorKind::Damaged => String::new(),

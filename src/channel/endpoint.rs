@@ -11,7 +11,7 @@ const POISONED: u32 = u32::MAX;
 
 /// The process to which an endpoint belongs, and whether all is well with it.
 #[derive(Debug)]
-pub(super) struct Owner {
+pub(crate) struct Owner {
     /// The generation of that process.
     process: u32,
     /// The same, or [`POISONED`]: one comparison tells both whether this is the owner and whether all is well.
@@ -27,14 +27,14 @@ pub(crate) enum Unusable {
 
 impl Owner {
     /// This process.
-    pub(super) fn this() -> Self {
+    pub(crate) fn this() -> Self {
         let process = fork::enter();
         Self { process, generation: process }
     }
 
     /// Whether the endpoint may be used, in this process.
     #[inline(always)]
-    pub(super) fn check(&self) -> Result<(), Unusable> {
+    pub(crate) fn check(&self) -> Result<(), Unusable> {
         if fork::is_current(self.generation) { Ok(()) } else { Err(self.why_unusable()) }
     }
 

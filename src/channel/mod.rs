@@ -2,6 +2,7 @@
 
 mod attach;
 mod endpoint;
+mod framing;
 pub mod mpmc;
 mod options;
 mod outcome;
@@ -10,7 +11,8 @@ mod report;
 pub mod spsc;
 
 pub(crate) use attach::{Attachment, Place, attach, make};
-pub(crate) use endpoint::{deadline_at, deadline_in};
+pub(crate) use endpoint::{Owner, deadline_at, deadline_in};
+pub use framing::{Framing, ParseFramingError};
 pub(crate) use options::Existence;
 pub use options::{Options, Profile, Takeover};
 pub use outcome::{RecvError, SendError};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::framing::Framing;
 use crate::layout::{Ring, Wait};
 use crate::wait::SPIN;
 
@@ -29,6 +30,8 @@ pub struct Options {
     pub(crate) wait: Option<Wait>,
     pub(crate) perm: Option<u32>,
     pub(crate) persist: Option<bool>,
+    pub(crate) framing: Option<Framing>,
+    pub(crate) connect: Option<Duration>,
     pub(crate) existence: Existence,
     pub(crate) profile: Profile,
     pub(crate) takeover: Takeover,
@@ -79,6 +82,8 @@ impl Options {
             wait: None,
             perm: None,
             persist: None,
+            framing: None,
+            connect: None,
             existence: Existence::OpenOrCreate,
             profile: Profile::default(),
             takeover: Takeover::default(),
@@ -139,6 +144,19 @@ impl Options {
     /// the last user leaves and every message has been received.
     pub fn persist(mut self, persist: bool) -> Self {
         self.persist = Some(persist);
+        self
+    }
+
+    /// How messages are told apart on transports other than rings: [`Framing::Frames`] unless said.
+    pub fn framing(mut self, framing: Framing) -> Self {
+        self.framing = Some(framing);
+        self
+    }
+
+    /// How long a sender tries to reach a receiver, where it has to be there first (FIFOs, pseudo-terminals, stream and seqpacket
+    /// sockets, `memfd:`, `auto:`): 5 s unless said.
+    pub fn connect(mut self, timeout: Duration) -> Self {
+        self.connect = Some(timeout);
         self
     }
 

@@ -1,19 +1,19 @@
 //! What can come of sending and receiving.
 
-use std::{error, fmt};
+use std::{error, fmt, io};
 
 /// Why nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The ring has no room until the consumer gives some back. Only operations that don't block say so.
+    /// There is no room until the receiver takes something. Only operations that don't block say so.
     Full,
     /// The message can never fit.
     TooLarge {
-        /// The longest message of this ring, in bytes.
+        /// The longest message, in bytes.
         max: usize,
     },
-    /// The time ran out while the ring was full.
+    /// The time ran out while there was no room.
     Timeout,
     /// The consumer has left since this producer joined. If another one joins, sending works again.
     Closed,
@@ -23,6 +23,15 @@ pub enum SendError {
     Fenced,
     /// The ring holds what no correct peer writes; it is of no further use.
     Poisoned,
+    /// The transport can't carry this message as it is: with [`Framing::Lines`](crate::Framing::Lines) one that has a newline in
+    /// it, with [`Framing::None`](crate::Framing::None) an empty one where that means the end, or a tag that the mechanism
+    /// doesn't have.
+    Unfit,
+    /// The kernel refused it for another reason.
+    Os {
+        /// The error's number.
+        errno: i32,
+    },
 }
 
 /// Why nothing was received.
@@ -47,6 +56,14 @@ pub enum RecvError {
     Fenced,
     /// The ring holds what no correct peer writes; it is of no further use.
     Poisoned,
+    /// Something came that isn't framed as it should be, or too long. It was dropped, together with the connection it came from,
+    /// if it came from one; receiving goes on.
+    Malformed,
+    /// The kernel refused it for another reason.
+    Os {
+        /// The error's number.
+        errno: i32,
+    },
 }
 
 const FENCED: &str = "the endpoint belongs to the process that this one was forked from; join the ring anew";
@@ -55,13 +72,15 @@ const POISONED: &str = "the ring is poisoned: it holds what no correct peer writ
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full => f.write_str("the ring is full"),
-            Self::TooLarge { max } => write!(f, "the message is too large: this ring takes at most {max} bytes"),
-            Self::Timeout => f.write_str("timed out while the ring was full"),
+            Self::Full => f.write_str("there is no room"),
+            Self::TooLarge { max } => write!(f, "the message is too large: at most {max} bytes"),
+            Self::Timeout => f.write_str("timed out while there was no room"),
             Self::Closed => f.write_str("the consumer has left"),
             Self::PeerDied => f.write_str("the consumer died"),
             Self::Fenced => f.write_str(FENCED),
             Self::Poisoned => f.write_str(POISONED),
+            Self::Unfit => f.write_str("the transport can't carry this message without frames"),
+            Self::Os { errno } => io::Error::from_raw_os_error(*errno).fmt(f),
         }
     }
 }
@@ -69,13 +88,15 @@ impl fmt::Display for SendError {
 impl fmt::Display for RecvError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => f.write_str("the ring is empty"),
-            Self::Timeout => f.write_str("timed out while the ring was empty"),
+            Self::Empty => f.write_str("there is no message"),
+            Self::Timeout => f.write_str("timed out while there was no message"),
             Self::BufferTooSmall { needed } => write!(f, "the next message needs a buffer of {needed} bytes"),
             Self::Closed => f.write_str("the producer has left, and everything it sent was received"),
             Self::PeerDied => f.write_str("the producer died, and everything it sent was received"),
             Self::Fenced => f.write_str(FENCED),
             Self::Poisoned => f.write_str(POISONED),
+            Self::Malformed => f.write_str("something came that isn't framed as it should be, or too long; it was dropped"),
+            Self::Os { errno } => io::Error::from_raw_os_error(*errno).fmt(f),
         }
     }
 }

@@ -81,6 +81,28 @@ impl Mapped {
         Ok(mapped)
     }
 
+    /// What another process handed over: a memfd whose size is sealed, or, if `may_shrink`, any file in memory.
+    pub(super) fn received(file: File, may_shrink: bool, object: &dyn std::fmt::Display) -> Result<Self> {
+        let refuse = |why: String| Err(Error::new(ErrorKind::NotARing, "use", object).advise(why));
+        if !may_shrink && !memfd::is_sealed(&file) {
+            return refuse("it is no memfd whose size is sealed, so that it could be truncated under those who use it".into());
+        }
+        let metadata = file.metadata().map_err(|e| Error::os(e, "look at", object))?;
+        if !metadata.is_file() {
+            return refuse("it is not a regular file".into());
+        }
+        match usize::try_from(metadata.len()) {
+            Ok(size) if size >= PAGE && size.is_multiple_of(PAGE) && metadata.blocks() >= metadata.len() / 512 => {
+                Self::map(file, size, true).map_err(|e| Error::os(e, format!("map {size} bytes of"), object))
+            }
+            _ => refuse(format!("its {} bytes are no whole pages, or not all of them are allocated", metadata.len())),
+        }
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
     fn map(file: File, size: usize, writable: bool) -> io::Result<Self> {
         let identity = Identity::from(&file.metadata()?);
         let mut options = MmapOptions::new();
@@ -170,4 +192,53 @@ fn cannot_open(source: io::Error, name: &Name, path: &Path) -> Error {
 fn no_shm(name: &Name) -> Error {
     Error::new(ErrorKind::Unsupported, "use", name)
         .advise(format!("{SHM_DIRECTORY} is missing: mount a tmpfs there, or use a file: or sysv: address"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+    use crate::segment::Segment;
+
+    fn duplicate(segment: &Segment) -> File {
+        segment.descriptor().unwrap().try_clone_to_owned().unwrap().into()
+    }
+
+    #[test]
+    fn what_was_handed_over_is_the_same_memory_with_locks_of_its_own() {
+        let made = Segment::memfd("made", 8192, 0o600, |_| {}).unwrap();
+        let received = Segment::received("received", duplicate(&made), false).unwrap();
+        assert_eq!(received.len(), 8192);
+        // SAFETY: both are mapped, and nobody else has them.
+        unsafe {
+            made.as_ptr().add(100).write(7);
+            assert_eq!(received.as_ptr().add(100).read(), 7);
+        }
+        let (mine, theirs) = (made.locks().unwrap(), received.locks().unwrap());
+        assert!(mine.try_acquire(1).unwrap() && theirs.is_held(1).unwrap() && !theirs.try_acquire(1).unwrap());
+    }
+
+    #[test]
+    fn what_could_be_truncated_or_is_not_all_there_is_refused() {
+        let refused = |file: File, may_shrink| {
+            let error = Segment::received("bad", file, may_shrink).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NotARing, "{error}");
+        };
+        let shared = || {
+            let file = file::create_unnamed(Path::new(SHM_DIRECTORY), 0o600).unwrap();
+            file::allocate(&file, 8192).unwrap();
+            file
+        };
+        refused(shared(), false);
+        assert_eq!(Segment::received("good", shared(), true).unwrap().len(), 8192);
+        for length in [0, 4095, 8191, 16384] {
+            let file = shared();
+            file.set_len(length).unwrap();
+            refused(file, true);
+        }
+        let (reader, _writer) = io::pipe().unwrap();
+        refused(OwnedFd::from(reader).into(), true);
+        refused(File::open("/dev/shm").unwrap(), true);
+    }
 }

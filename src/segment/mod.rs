@@ -30,6 +30,7 @@ mod locks;
 mod name;
 mod sysv;
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::ptr::NonNull;
@@ -222,6 +223,21 @@ impl Segment {
         let size = whole_pages(size, &origin)?;
         check_perm(perm, &origin)?;
         Ok(Self { memory: Memory::File(Mapped::memfd(label, size, perm, init)?), origin })
+    }
+
+    /// Maps a segment that another process handed over as a descriptor. Unless it `may_shrink`, it must be a memfd whose size is
+    /// sealed; who lets it shrink trusts those who have it not to, as with a segment that has a name.
+    pub(crate) fn received(label: &str, file: fs::File, may_shrink: bool) -> Result<Self> {
+        let origin = Origin::Memfd(label.to_owned());
+        Ok(Self { memory: Memory::File(Mapped::received(file, may_shrink, &origin)?), origin })
+    }
+
+    /// The descriptor by which it can be handed over, of one that is a file.
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match &self.memory {
+            Memory::File(mapped) => Some(mapped.file().as_fd()),
+            Memory::SysV(_) | Memory::Heap(_) => None,
+        }
     }
 
     /// Makes a segment for the threads of this process.

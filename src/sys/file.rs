@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::{io, path::Path};
 
+use super::descriptor::Ready;
 use super::uninterrupted;
 
 /// What a file is, whatever it is called: its device and inode numbers.
@@ -30,6 +31,23 @@ pub(crate) fn create_unnamed(directory: &Path, perm: u32) -> io::Result<File> {
 /// Opens what `path` itself names: neither following a symbolic link nor waiting for the other end of a FIFO.
 pub(crate) fn open(path: &Path, writable: bool) -> io::Result<File> {
     OpenOptions::new().read(true).write(writable).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
+}
+
+/// Makes a FIFO, failing with `EEXIST` if the name is taken; the umask applies.
+pub(crate) fn make_fifo(path: &Path, mode: u32) -> io::Result<()> {
+    Ok(nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(mode))?)
+}
+
+/// Opens one end of a FIFO without waiting for the other: `ENXIO` when writing while nobody reads.
+pub(crate) fn open_fifo(path: &Path, ready: Ready) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(ready == Ready::Read).write(ready == Ready::Write);
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
+}
+
+/// Sets the mode of what has this name exactly, whatever the umask.
+pub(crate) fn set_path_mode(path: &Path, mode: u32) -> io::Result<()> {
+    std::fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
 /// A descriptor of the same file with an open file description of its own, as locks need.

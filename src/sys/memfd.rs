@@ -18,6 +18,13 @@ pub(crate) fn create(label: &str, len: u64, perm: u32) -> io::Result<File> {
     Ok(file)
 }
 
+/// Whether it is a memfd whose size nobody can change.
+pub(crate) fn is_sealed(file: &File) -> bool {
+    // Other files have no seals, or only the one that forbids any.
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    fcntl(file, FcntlArg::F_GET_SEALS).is_ok_and(|has| SealFlag::from_bits_retain(has).contains(seals))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

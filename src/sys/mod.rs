@@ -3,15 +3,24 @@
 pub(crate) mod clock;
 pub(crate) mod copy;
 pub(crate) mod cpu;
+pub(crate) mod descriptor;
 pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod futex;
+pub(crate) mod inotify;
 pub(crate) mod memfd;
+pub(crate) mod mqueue;
 pub(crate) mod ofd;
 pub(crate) mod process;
+pub(crate) mod pty;
+pub(crate) mod record_lock;
 pub(crate) mod semaphore;
+pub(crate) mod socket;
+pub(crate) mod signal;
+pub(crate) mod sysv_msg;
 pub(crate) mod sysv_sem;
 pub(crate) mod sysv_shm;
+pub(crate) mod thread;
 
 #[cfg(test)]
 pub(crate) mod child;

@@ -75,6 +75,11 @@ pub(crate) fn user_id() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
+/// The effective group of this process.
+pub(crate) fn group_id() -> u32 {
+    nix::unistd::getegid().as_raw()
+}
+
 fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }

@@ -97,6 +97,22 @@ impl Set {
         })
     }
 
+    /// Raises semaphore `index` by one if all of `free` are 0, and says whether it did. The kernel undoes it when this process
+    /// dies; [`Set::free`] does, too.
+    pub(crate) fn try_enter(self, index: u32, free: &[u32]) -> io::Result<bool> {
+        let operation = |index, sem_op, flags: libc::c_int| {
+            let sem_flg = (libc::IPC_NOWAIT | flags) as libc::c_short;
+            Ok(libc::sembuf { sem_num: number(index)?, sem_op, sem_flg })
+        };
+        let checks = free.iter().map(|&index| operation(index, 0, 0));
+        let mut operations: Vec<_> = checks.chain([operation(index, 1, libc::SEM_UNDO)]).collect::<io::Result<_>>()?;
+        match uninterrupted(|| self.operate(&mut operations, None)) {
+            Ok(()) => Ok(true),
+            Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     fn operate(self, operations: &mut [libc::sembuf], timeout: Option<Duration>) -> io::Result<()> {
         let timeout = timeout.map(clock::to_timespec);
         let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
@@ -156,6 +172,26 @@ mod tests {
         set.free(1).unwrap();
         assert!(set.take(1, None).unwrap());
         assert_eq!(set.try_take(2).unwrap_err().raw_os_error(), Some(libc::EFBIG));
+    }
+
+    #[test]
+    fn many_enter_until_somebody_wants_none_to_be_there() {
+        let guard = temporary(2);
+        let set = guard.0;
+        assert!(set.try_enter(0, &[1]).unwrap() && set.try_enter(0, &[1]).unwrap());
+        assert_eq!(set.value(0).unwrap(), 2);
+        assert!(!set.try_enter(1, &[0, 1]).unwrap());
+        set.free(0).unwrap();
+        set.free(0).unwrap();
+        let mut child = Child::fork(|tell| {
+            assert!(set.try_enter(1, &[0, 1]).unwrap());
+            tell.say(b'e');
+            tell.sleep_until_killed()
+        });
+        child.expect(b'e');
+        assert!(!set.try_enter(0, &[1]).unwrap());
+        child.kill_without_reaping();
+        assert!(set.try_enter(0, &[1]).unwrap());
     }
 
     #[test]

@@ -3,34 +3,107 @@
 use std::fmt::Display;
 
 use super::address::{Address, Target};
-use super::anonymous;
+use super::pipe::PipeEnd;
+use super::plan::Plan;
 use super::receiver::Receiver;
 use super::sender::Sender;
+use super::{anonymous, auto, fifo, inherited, log, memfd, mq, pipe, pty, signal, sysvmq, tcp, udp, unix};
 use crate::channel::{Attachment, Options, Place, attach, mpmc, spsc};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::Ring;
 use crate::liveness::Role;
-use crate::units::ByteSize;
+use crate::units::{ByteSize, format_duration};
 
 impl Options {
-    /// Becomes the sender at `address`. Either side may come first; who comes first creates the ring.
+    /// Becomes a sender at `address`.
+    ///
+    /// At rings, queues, datagram sockets and logs either side may come first; who comes first creates what they meet at. Elsewhere
+    /// a receiver has to be there: this waits for it as long as [`connect`](Self::connect) says.
     ///
     /// # Errors
-    /// [`RoleTaken`](ErrorKind::RoleTaken) if another process, or this one, is the sender already, of a ring with one;
+    /// [`RoleTaken`](ErrorKind::RoleTaken) if another process, or this one, is the sender already, where there is one;
     /// [`NoSpace`](ErrorKind::NoSpace) if a ring of many has as many as it takes;
-    /// [`Mismatch`](ErrorKind::Mismatch) if the ring exists and is not as wanted;
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if address and options contradict each other; and whatever keeps the ring
-    /// from being created or opened.
+    /// [`Mismatch`](ErrorKind::Mismatch) if what exists there is not as wanted;
+    /// [`NotFound`](ErrorKind::NotFound) if no receiver is there in time;
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if address and options contradict each other or can't be met; and whatever
+    /// keeps it from being created or opened.
     pub fn sender(&self, address: &Address) -> Result<Sender> {
-        Sender::new(self.join_as(address, Role::Producer, None)?)
+        let options = self.merged(address)?;
+        if let Some(attachment) = options.join(address, Role::Producer) {
+            return Sender::new(attachment?);
+        }
+        let plan = |options| Plan::new(address, options);
+        match address.target() {
+            Target::Segment(_) | Target::Anonymous(_) => unreachable!("these are rings"),
+            Target::Memfd(path) => memfd::sender(address, &options, path),
+            Target::Auto(name) => auto::sender(address, &options, name),
+            Target::Pipe => Err(unpaired(address)),
+            Target::Descriptor(number) => inherited::sender(&plan(&options)?, *number),
+            Target::Fifo(path) => fifo::sender(&plan(&options)?, path),
+            Target::Terminal(path) => pty::sender(&plan(&options)?, path),
+            Target::PosixQueue { name, priority } => mq::sender(&plan(&options)?, name, *priority),
+            Target::SysVQueue { key, kind } => sysvmq::sender(&plan(&options)?, key, *kind),
+            Target::Unix { name, kind } => unix::sender(&plan(&options)?, name, *kind),
+            Target::Tcp(host) => tcp::sender(&plan(&options)?, host),
+            Target::Udp(host) => udp::sender(&plan(&options)?, host),
+            Target::Signal { pid, number } => signal::sender(&plan(&options)?, *pid, *number),
+            Target::Log { path, lock, reader } => log::sender(&plan(&options)?, path, *lock, reader.as_deref()),
+        }
     }
 
-    /// Becomes the receiver at `address`. Either side may come first; who comes first creates the ring.
+    /// Becomes a receiver at `address`. It may come first.
     ///
     /// # Errors
     /// As [`sender`](Self::sender).
     pub fn receiver(&self, address: &Address) -> Result<Receiver> {
-        Receiver::new(self.join_as(address, Role::Consumer, None)?)
+        let options = self.merged(address)?;
+        if let Some(attachment) = options.join(address, Role::Consumer) {
+            return Receiver::new(attachment?);
+        }
+        let plan = |options| Plan::new(address, options);
+        match address.target() {
+            Target::Segment(_) | Target::Anonymous(_) => unreachable!("these are rings"),
+            Target::Memfd(path) => memfd::receiver(address, &options, path),
+            Target::Auto(name) => auto::receiver(address, &options, name),
+            Target::Pipe => Err(unpaired(address)),
+            Target::Descriptor(number) => inherited::receiver(&plan(&options)?, *number),
+            Target::Fifo(path) => fifo::receiver(&plan(&options)?, path),
+            Target::Terminal(path) => pty::receiver(&plan(&options)?, path),
+            Target::PosixQueue { name, .. } => mq::receiver(&plan(&options)?, name),
+            Target::SysVQueue { key, kind } => sysvmq::receiver(&plan(&options)?, key, *kind),
+            Target::Unix { name, kind } => unix::receiver(&plan(&options)?, name, *kind),
+            Target::Tcp(host) => tcp::receiver(&plan(&options)?, host),
+            Target::Udp(host) => udp::receiver(&plan(&options)?, host),
+            Target::Signal { pid, number } => signal::receiver(&plan(&options)?, *pid, *number),
+            Target::Log { path, lock, reader } => log::receiver(&plan(&options)?, path, *lock, reader.as_deref()),
+        }
+    }
+
+    /// Both ends of a new pipe: the sender's, then the receiver's. `address` is `pipe:`.
+    ///
+    /// Fork, and open one end in each process; dropping the other one there lets each learn when the other is gone. Or
+    /// [hand one over](PipeEnd::hand_over) to a program that is executed.
+    ///
+    /// ```
+    /// use ringway::{Address, Options};
+    ///
+    /// let (sender, receiver) = Options::new().pair(&"pipe:".parse::<Address>()?)?;
+    /// let (mut sender, mut receiver) = (sender.sender()?, receiver.receiver()?);
+    /// sender.send(b"hello")?;
+    /// assert_eq!(&receiver.recv()?[..], b"hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if the address isn't `pipe:`, or contradicts the options;
+    /// [`NoSpace`](ErrorKind::NoSpace) if there are too many descriptors.
+    pub fn pair(&self, address: &Address) -> Result<(PipeEnd, PipeEnd)> {
+        let options = self.merged(address)?;
+        match address.target() {
+            Target::Pipe => pipe::pair(&Plan::new(address, &options)?),
+            _ => Err(Error::new(ErrorKind::InvalidInput, "make a pair of", address.target())
+                .advise("only pipe: has two ends without a name; open the others by their address")),
+        }
     }
 
     /// Opens the way to [`spsc`] and [`mpmc`] endpoints, which lend out references straight into the shared segment.
@@ -58,13 +131,35 @@ impl Options {
         Trusted(self)
     }
 
-    /// Joins a ring, which is of that kind unless address or options say another.
-    fn join_as(&self, address: &Address, role: Role, ring: Option<Ring>) -> Result<Attachment> {
+    /// Joins a ring for the zero-copy endpoints, which is of that kind unless address or options say another.
+    fn join_as(&self, address: &Address, role: Role, ring: Ring) -> Result<Attachment> {
         let mut options = self.merged(address)?;
-        options.ring = options.ring.or(ring);
+        options.ring = options.ring.or(Some(ring));
+        options.join(address, role).unwrap_or_else(|| {
+            Err(Error::new(ErrorKind::Unsupported, "get references into", address.target())
+                .advise("only rings in a segment that is found by name have that; use Options::sender and Options::receiver"))
+        })
+    }
+
+    /// Joins the ring at `address`, if there is to be one; these options have been merged.
+    fn join(&self, address: &Address, role: Role) -> Option<Result<Attachment>> {
+        let join = || match address.target() {
+            Target::Segment(name) => attach(Place::Named(name), self, role),
+            Target::Anonymous(name) => attach(Place::Made(&anonymous::find_or_make(name, self)?), self, role),
+            _ => unreachable!("the others have no ring that is there before they are opened"),
+        };
         match address.target() {
-            Target::Segment(name) => attach(Place::Named(name), &options, role),
-            Target::Anonymous(name) => attach(Place::Made(&anonymous::find_or_make(name, &options)?), &options, role),
+            Target::Segment(_) | Target::Anonymous(_) => Some(self.check_for_ring(address).and_then(|()| join())),
+            _ => None,
+        }
+    }
+
+    /// Refuses what rings don't have.
+    pub(super) fn check_for_ring(&self, address: &Address) -> Result<()> {
+        match self.framing {
+            None => Ok(()),
+            Some(framing) => Err(Error::new(ErrorKind::InvalidInput, "open", address.target())
+                .advise(format!("a ring keeps messages apart by itself, so that framing={framing} isn't for it"))),
         }
     }
 
@@ -77,10 +172,17 @@ impl Options {
         merge(address, "capacity", &mut options.capacity, address.capacity(), ByteSize)?;
         merge(address, "max_message", &mut options.max_message, address.max_message(), ByteSize)?;
         merge(address, "wait", &mut options.wait, address.wait(), |wait| wait)?;
+        merge(address, "framing", &mut options.framing, address.framing(), |framing| framing)?;
         merge(address, "perm", &mut options.perm, address.perm(), |bits| format!("{bits:04o}"))?;
         merge(address, "persist", &mut options.persist, address.persist(), |stays| if stays { "yes" } else { "no" })?;
+        merge(address, "connect", &mut options.connect, address.connect(), format_duration)?;
         Ok(options)
     }
+}
+
+fn unpaired(address: &Address) -> Error {
+    Error::new(ErrorKind::InvalidInput, "open", address.target())
+        .advise("a pipe has no name: make both ends by Options::pair, or open an inherited one by fd://number")
 }
 
 /// `show` shows a value as it is written in an address.
@@ -116,7 +218,7 @@ impl Trusted {
     /// # Errors
     /// As [`Options::sender`].
     pub fn producer(&self, address: &Address) -> Result<spsc::Producer> {
-        self.0.join_as(address, Role::Producer, Some(Ring::Spsc))?.into_spsc_producer()
+        self.0.join_as(address, Role::Producer, Ring::Spsc)?.into_spsc_producer()
     }
 
     /// Becomes the consumer of a ring with one, at `address`.
@@ -124,7 +226,7 @@ impl Trusted {
     /// # Errors
     /// As [`Options::receiver`].
     pub fn consumer(&self, address: &Address) -> Result<spsc::Consumer> {
-        self.0.join_as(address, Role::Consumer, Some(Ring::Spsc))?.into_spsc_consumer()
+        self.0.join_as(address, Role::Consumer, Ring::Spsc)?.into_spsc_consumer()
     }
 
     /// Becomes a producer of a ring of many, at `address`.
@@ -132,7 +234,7 @@ impl Trusted {
     /// # Errors
     /// As [`Options::sender`].
     pub fn mpmc_producer(&self, address: &Address) -> Result<mpmc::Producer> {
-        self.0.join_as(address, Role::Producer, Some(Ring::Mpmc))?.into_mpmc_producer()
+        self.0.join_as(address, Role::Producer, Ring::Mpmc)?.into_mpmc_producer()
     }
 
     /// Becomes a consumer of a ring of many, at `address`.
@@ -140,6 +242,6 @@ impl Trusted {
     /// # Errors
     /// As [`Options::receiver`].
     pub fn mpmc_consumer(&self, address: &Address) -> Result<mpmc::Consumer> {
-        self.0.join_as(address, Role::Consumer, Some(Ring::Mpmc))?.into_mpmc_consumer()
+        self.0.join_as(address, Role::Consumer, Ring::Mpmc)?.into_mpmc_consumer()
     }
 }

@@ -1,8 +1,13 @@
 //! Receiving by copy.
 
+use std::net::SocketAddr;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::auto::{Chosen, Decision};
+use super::inlet::Inward;
+use super::meeting::Host;
 use crate::channel::{Attachment, PeerState, RecvError, deadline_at, deadline_in, mpmc, spsc};
 use crate::layout::Ring;
 use crate::ring::spsc::Record;
@@ -31,6 +36,11 @@ pub struct Receiver {
     end: End,
     /// The private copy of the message that is lent out.
     buffer: Vec<u8>,
+    local_address: Option<SocketAddr>,
+    /// Where it is agreed what carries the messages, at an `auto:` address.
+    decision: Option<Arc<Decision>>,
+    /// Who answers for this receiver, as long as it is here. It goes after the end, so that its peers hear of that first.
+    _host: Option<Host>,
 }
 
 /// The end of whatever carries the messages.
@@ -39,6 +49,9 @@ pub struct Receiver {
 enum End {
     Spsc(spsc::Consumer),
     Mpmc(mpmc::Consumer),
+    Carried(Inward),
+    /// Not agreed on yet.
+    Awaited(Arc<Decision>),
 }
 
 /// A message from there.
@@ -46,6 +59,8 @@ enum End {
 enum Taken {
     Spsc(Record),
     Mpmc(mpmc::Item),
+    /// The end keeps its bytes until the next one is taken.
+    Carried(Delivery),
 }
 
 // What was taken is only ever given to the end that it came from; the other arms can't be reached, and do nothing.
@@ -55,7 +70,32 @@ impl End {
         match self {
             Self::Spsc(consumer) => consumer.try_record().map(Taken::Spsc),
             Self::Mpmc(consumer) => consumer.try_item().map(Taken::Mpmc),
+            Self::Carried(inward) => inward.try_take(false).map(Taken::Carried),
+            Self::Awaited(_) => self.try_take_awaited(),
         }
+    }
+
+    #[cold]
+    fn try_take_awaited(&mut self) -> Result<Taken, RecvError> {
+        match self.settle(Some(Duration::ZERO)) {
+            Ok(()) => self.try_take(),
+            Err(RecvError::Timeout) => Err(RecvError::Empty),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[cold]
+    fn take_awaited(&mut self, deadline: Option<Duration>) -> Result<Taken, RecvError> {
+        self.settle(deadline)?;
+        self.take(deadline)
+    }
+
+    /// Becomes the end that was agreed on; waits for that until `deadline`.
+    fn settle(&mut self, deadline: Option<Duration>) -> Result<(), RecvError> {
+        if let Self::Awaited(decision) = self {
+            *self = decision.wait(deadline)?.end;
+        }
+        Ok(())
     }
 
     #[inline(always)]
@@ -63,9 +103,12 @@ impl End {
         match self {
             Self::Spsc(consumer) => consumer.record(deadline).map(Taken::Spsc),
             Self::Mpmc(consumer) => consumer.item(deadline).map(Taken::Mpmc),
+            Self::Carried(inward) => inward.take(deadline, false).map(Taken::Carried),
+            Self::Awaited(_) => self.take_awaited(deadline),
         }
     }
 
+    /// Where its bytes are in a segment.
     #[inline(always)]
     fn payload(&self, taken: &Taken) -> Option<*const u8> {
         match (self, taken) {
@@ -76,10 +119,11 @@ impl End {
     }
 
     #[inline(always)]
-    fn release(&self, taken: &Taken) {
+    fn release(&mut self, taken: &Taken) {
         match (self, taken) {
             (Self::Spsc(consumer), Taken::Spsc(record)) => consumer.release(record.end),
             (Self::Mpmc(consumer), Taken::Mpmc(item)) => consumer.release(item),
+            (Self::Carried(inward), Taken::Carried(_)) => inward.release(),
             _ => {}
         }
     }
@@ -101,6 +145,15 @@ impl End {
                 let item = consumer.item(None)?;
                 too_small(item.len() as u64).inspect_err(|_| consumer.untake(&item))?;
                 Ok(Taken::Mpmc(item))
+            }
+            Self::Carried(inward) => {
+                let delivery = inward.take(None, false)?;
+                too_small(delivery.len as u64).inspect_err(|_| inward.put_back())?;
+                Ok(Taken::Carried(delivery))
+            }
+            Self::Awaited(_) => {
+                self.settle(None)?;
+                self.take_up_to(longest)
             }
         }
     }
@@ -124,7 +177,18 @@ impl End {
                 gap: item.gap(),
                 redelivered: item.deliveries() > 0,
             },
+            (_, Taken::Carried(delivery)) => *delivery,
             _ => Delivery::default(),
+        }
+    }
+
+    /// The bytes of a message, of which `copy` is the private copy if it came from a segment.
+    #[inline(always)]
+    fn bytes<'a>(&'a self, copy: &'a [u8], delivery: &Delivery) -> &'a [u8] {
+        match self {
+            Self::Spsc(_) | Self::Mpmc(_) => &copy[..delivery.len],
+            Self::Carried(inward) => inward.payload(),
+            Self::Awaited(_) => &[],
         }
     }
 }
@@ -137,13 +201,15 @@ pub struct Delivery {
     pub len: usize,
     /// The sender's number for it.
     pub tag: u32,
-    /// With one sender, its position in the ring in bytes: increasing from message to message, over the whole life of the
-    /// ring. With many, its number among all messages of its lane, from 0.
+    /// In a ring with one sender, its position in the ring in bytes: increasing from message to message, over the whole life of
+    /// the ring. With many, its number among all messages of its lane, from 0. Elsewhere, its number among all messages of its
+    /// sender, from 0; without frames, among all that were received.
     pub sequence: u64,
-    /// The [lane](super::Sender::lane) of its sender, where there are many.
+    /// In a ring of many, the [lane](super::Sender::lane) of its sender. Elsewhere, the number of its sender among those that this
+    /// receiver has heard of; 0 without frames.
     pub producer: u32,
-    /// How many messages of its lane are missing between this one and the last one that this receiver got from there: those
-    /// that other receivers got, or if there are none, those that were dropped. 0 where there is one sender and one receiver.
+    /// How many messages of its sender are missing between this one and the last one that this receiver got from there: those
+    /// that other receivers got, that were dropped, or that got lost. 0 where that can't be.
     pub gap: u64,
     /// Whether a receiver that died had been handed it already, and may have processed it.
     pub redelivered: bool,
@@ -155,7 +221,48 @@ impl Receiver {
             Ring::Spsc => End::Spsc(attachment.into_spsc_consumer()?),
             Ring::Mpmc => End::Mpmc(attachment.into_mpmc_consumer()?),
         };
-        Ok(Self { end, buffer: Vec::new() })
+        Ok(Self { end, buffer: Vec::new(), local_address: None, decision: None, _host: None })
+    }
+
+    pub(super) fn carried(inward: Inward) -> Self {
+        Self { end: End::Carried(inward), buffer: Vec::new(), local_address: None, decision: None, _host: None }
+    }
+
+    pub(super) fn at(self, local_address: Option<SocketAddr>) -> Self {
+        Self { local_address, ..self }
+    }
+
+    /// A receiver that is told later what carries its messages.
+    pub(super) fn awaited(decision: Arc<Decision>) -> Self {
+        let end = End::Awaited(Arc::clone(&decision));
+        Self { end, buffer: Vec::new(), local_address: None, decision: Some(decision), _host: None }
+    }
+
+    /// This receiver, with who answers for it.
+    pub(super) fn hosted(self, host: Host) -> Self {
+        Self { _host: Some(host), ..self }
+    }
+
+    /// What this receiver and its sender have agreed on, at an `auto:` address: none before a sender has come, and at other
+    /// addresses.
+    pub fn chosen(&self) -> Option<&Chosen> {
+        self.decision.as_ref()?.chosen()
+    }
+
+    /// Where senders reach an internet socket: with the port that was chosen, if the address left it open.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.local_address
+    }
+
+    /// From now on receives only messages of that tag, out of their order, or again all. False, without effect, where the
+    /// transport can't choose: see [`Capabilities::select_by_tag`](super::Capabilities::select_by_tag).
+    ///
+    /// A message of which a part has been received is received as a whole nevertheless, before the others.
+    pub fn select(&mut self, tag: Option<u32>) -> bool {
+        match &mut self.end {
+            End::Carried(inward) => inward.select(tag),
+            _ => false,
+        }
     }
 
     /// The longest message, in bytes.
@@ -163,6 +270,8 @@ impl Receiver {
         match &self.end {
             End::Spsc(consumer) => consumer.max_message(),
             End::Mpmc(consumer) => consumer.max_message(),
+            End::Carried(inward) => inward.max_message(),
+            End::Awaited(decision) => decision.max_message(),
         }
     }
 
@@ -172,6 +281,8 @@ impl Receiver {
         match &self.end {
             End::Spsc(consumer) => consumer.peer(),
             End::Mpmc(consumer) => PeerState::of_many(consumer.peers()),
+            End::Carried(inward) => inward.peer(),
+            End::Awaited(_) => PeerState::Absent,
         }
     }
 
@@ -179,7 +290,8 @@ impl Receiver {
     ///
     /// # Errors
     /// [`Empty`](RecvError::Empty), [`Closed`](RecvError::Closed), [`PeerDied`](RecvError::PeerDied),
-    /// [`Fenced`](RecvError::Fenced) or [`Poisoned`](RecvError::Poisoned).
+    /// [`Fenced`](RecvError::Fenced) or [`Poisoned`](RecvError::Poisoned); where the kernel carries messages also
+    /// [`Malformed`](RecvError::Malformed) and [`Os`](RecvError::Os).
     #[inline]
     pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
         let taken = self.end.try_take()?;
@@ -221,9 +333,10 @@ impl Receiver {
     pub fn recv_into(&mut self, buffer: &mut [u8]) -> Result<Delivery, RecvError> {
         let taken = self.end.take_up_to(buffer.len())?;
         let delivery = self.end.delivery(&taken);
-        if let Some(payload) = self.end.payload(&taken) {
+        match self.end.payload(&taken) {
             // SAFETY: the buffer is large enough and private; the message's bytes are mapped.
-            unsafe { copy_racing(buffer.as_mut_ptr(), payload, delivery.len) };
+            Some(payload) => unsafe { copy_racing(buffer.as_mut_ptr(), payload, delivery.len) },
+            None => buffer[..delivery.len].copy_from_slice(self.end.bytes(&[], &delivery)),
         }
         self.end.release(&taken);
         Ok(delivery)
@@ -240,7 +353,7 @@ impl Receiver {
         while let Some(taken) = batch.take() {
             let delivery = batch.receiver.end.delivery(&taken);
             batch.in_hand = true;
-            handle(&batch.receiver.buffer[..delivery.len], delivery);
+            handle(batch.receiver.bytes(&delivery), delivery);
             batch.in_hand = false;
             count += 1;
         }
@@ -293,8 +406,22 @@ impl Receiver {
                 Run::Spsc { left: max, last: None }
             }
             End::Mpmc(consumer) => Run::Mpmc(consumer.batch(max, deadline)?),
+            End::Carried(inward) => {
+                inward.take(deadline, max > 1)?;
+                inward.put_back();
+                Run::Carried { left: max, has_taken: false }
+            }
+            End::Awaited(_) => {
+                self.end.settle(deadline)?;
+                return self.batch(max, deadline);
+            }
         };
         Ok(Batch { receiver: self, run, in_hand: false })
+    }
+
+    #[inline(always)]
+    fn bytes(&self, delivery: &Delivery) -> &[u8] {
+        self.end.bytes(&self.buffer, delivery)
     }
 
     #[inline(always)]
@@ -306,6 +433,9 @@ impl Receiver {
     #[inline(always)]
     fn copy_out(&mut self, taken: &Taken) -> Delivery {
         let delivery = self.end.delivery(taken);
+        if matches!(taken, Taken::Carried(_)) {
+            return delivery;
+        }
         if self.buffer.len() < delivery.len {
             // Bounded: a message is at most as long as the geometry, which was checked once, allows.
             self.buffer.resize(delivery.len, 0);
@@ -363,7 +493,7 @@ impl Deref for Message<'_> {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        &self.receiver.buffer[..self.delivery.len]
+        self.receiver.bytes(&self.delivery)
     }
 }
 
@@ -392,6 +522,10 @@ enum Run {
         last: Option<(Record, Option<u64>)>,
     },
     Mpmc(mpmc::Part),
+    Carried {
+        left: usize,
+        has_taken: bool,
+    },
 }
 
 impl Batch<'_> {
@@ -400,7 +534,7 @@ impl Batch<'_> {
     pub fn next(&mut self) -> Option<(&[u8], Delivery)> {
         let taken = self.take()?;
         let delivery = self.receiver.end.delivery(&taken);
-        Some((&self.receiver.buffer[..delivery.len], delivery))
+        Some((self.receiver.bytes(&delivery), delivery))
     }
 
     /// Copies the next message out.
@@ -415,6 +549,13 @@ impl Batch<'_> {
             }
             // A violation ends the batch; the next call tells it.
             (Run::Mpmc(part), End::Mpmc(consumer)) => Taken::Mpmc(consumer.batch_item(part)?.ok()?),
+            // As does an error here.
+            (Run::Carried { left, has_taken }, End::Carried(inward)) => {
+                *left = left.checked_sub(1)?;
+                let taken = inward.take_in_batch()?;
+                *has_taken = true;
+                Taken::Carried(taken)
+            }
             _ => return None,
         };
         self.receiver.copy_out(&taken);
@@ -441,6 +582,12 @@ impl Drop for Batch<'_> {
                     part.untake();
                 }
                 consumer.close_batch(*part);
+            }
+            (Run::Carried { has_taken: true, .. }, End::Carried(inward)) => {
+                if self.in_hand {
+                    inward.put_back();
+                }
+                inward.release();
             }
             _ => {}
         }

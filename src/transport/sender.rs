@@ -4,6 +4,8 @@ use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 use std::{error, fmt};
 
+use super::auto::Chosen;
+use super::outlet::Outward;
 use crate::channel::{Attachment, PeerState, SendError, deadline_at, deadline_in, mpmc, spsc};
 use crate::layout::Ring;
 use crate::ring;
@@ -30,6 +32,8 @@ pub struct Sender {
     end: End,
     /// Where grants are built.
     buffer: Vec<u8>,
+    /// What was agreed on with the receiver, at an `auto:` address.
+    chosen: Option<Box<Chosen>>,
 }
 
 /// The end of whatever carries the messages.
@@ -38,9 +42,10 @@ pub struct Sender {
 enum End {
     Spsc(spsc::Producer),
     Mpmc(mpmc::Producer),
+    Carried(Outward),
 }
 
-/// Room for one message there.
+/// Room for one message in a ring.
 #[derive(Clone, Copy, Debug)]
 enum Room {
     Spsc(ring::spsc::Reservation),
@@ -57,6 +62,22 @@ impl Room {
     }
 }
 
+/// Room for one message: in a ring, or for this many bytes where the kernel looks after it when they are sent.
+#[derive(Clone, Copy, Debug)]
+enum Space {
+    Ring(Room),
+    Carried(usize),
+}
+
+impl Space {
+    fn length(&self) -> usize {
+        match self {
+            Self::Ring(room) => room.length() as usize,
+            Self::Carried(length) => *length,
+        }
+    }
+}
+
 // A room is only ever given to the end that it came from; the other arms can't be reached, and do nothing.
 impl End {
     #[inline(always)]
@@ -64,6 +85,7 @@ impl End {
         match self {
             Self::Spsc(producer) => producer.try_reservation(len).map(Room::Spsc),
             Self::Mpmc(producer) => producer.try_reservation(len).map(Room::Mpmc),
+            Self::Carried(_) => Err(SendError::Full),
         }
     }
 
@@ -72,6 +94,7 @@ impl End {
         match self {
             Self::Spsc(producer) => producer.reservation(len, deadline).map(Room::Spsc),
             Self::Mpmc(producer) => producer.reservation(len, deadline).map(Room::Mpmc),
+            Self::Carried(_) => Err(SendError::Full),
         }
     }
 
@@ -109,6 +132,7 @@ impl End {
         match self {
             Self::Spsc(producer) => producer.publish(),
             Self::Mpmc(producer) => producer.publish(),
+            Self::Carried(_) => false,
         };
     }
 
@@ -116,6 +140,7 @@ impl End {
         match self {
             Self::Spsc(producer) => producer.is_usable(),
             Self::Mpmc(producer) => producer.is_usable(),
+            Self::Carried(_) => true,
         }
     }
 }
@@ -147,7 +172,21 @@ impl Sender {
             Ring::Spsc => End::Spsc(attachment.into_spsc_producer()?),
             Ring::Mpmc => End::Mpmc(attachment.into_mpmc_producer()?),
         };
-        Ok(Self { end, buffer: Vec::new() })
+        Ok(Self { end, buffer: Vec::new(), chosen: None })
+    }
+
+    pub(super) fn carried(outward: Outward) -> Self {
+        Self { end: End::Carried(outward), buffer: Vec::new(), chosen: None }
+    }
+
+    /// This sender, with what was agreed on.
+    pub(super) fn by(self, chosen: Chosen) -> Self {
+        Self { chosen: Some(Box::new(chosen)), ..self }
+    }
+
+    /// What this sender and the receiver have agreed on, at an `auto:` address; none at others.
+    pub fn chosen(&self) -> Option<&Chosen> {
+        self.chosen.as_deref()
     }
 
     /// The longest message, in bytes.
@@ -155,14 +194,15 @@ impl Sender {
         match &self.end {
             End::Spsc(producer) => producer.max_message(),
             End::Mpmc(producer) => producer.max_message(),
+            End::Carried(outward) => outward.max_message(),
         }
     }
 
     /// The lane through which the messages of this sender go, in a ring of many; 0 in another one.
     pub fn lane(&self) -> u32 {
         match &self.end {
-            End::Spsc(_) => 0,
             End::Mpmc(producer) => producer.lane(),
+            End::Spsc(_) | End::Carried(_) => 0,
         }
     }
 
@@ -172,17 +212,25 @@ impl Sender {
         match &self.end {
             End::Spsc(producer) => producer.peer(),
             End::Mpmc(producer) => PeerState::of_many(producer.peers()),
+            End::Carried(outward) => outward.peer(),
         }
     }
 
     /// Sends a message if there is room now, and returns its sequence. Never blocks.
     ///
+    /// Where the kernel carries messages, one that is too large to go at once counts as sent when its beginning went; the rest
+    /// follows with the next calls, at the latest when the sender is dropped, which may then take up to a second.
+    ///
     /// # Errors
     /// [`Full`](SendError::Full), [`TooLarge`](SendError::TooLarge), [`Closed`](SendError::Closed),
-    /// [`PeerDied`](SendError::PeerDied), [`Fenced`](SendError::Fenced) or [`Poisoned`](SendError::Poisoned).
+    /// [`PeerDied`](SendError::PeerDied), [`Fenced`](SendError::Fenced) or [`Poisoned`](SendError::Poisoned); where the kernel
+    /// carries messages also [`Unfit`](SendError::Unfit) and [`Os`](SendError::Os).
     #[inline]
     pub fn try_send<'m>(&mut self, message: impl Into<Outgoing<'m>>) -> Result<u64, SendError> {
         let message = message.into();
+        if let End::Carried(outward) = &mut self.end {
+            return outward.try_send(message);
+        }
         let room = self.end.try_room(message.payload.len())?;
         Ok(self.fill(room, message))
     }
@@ -212,8 +260,9 @@ impl Sender {
         self.send_until(message.into(), Some(deadline_at(deadline)))
     }
 
-    /// Sends messages as a batch: they become visible together, for the price of one publication, unless the ring is
-    /// filled by them. Waits for room as long as it takes. Returns how many were sent.
+    /// Sends messages as a batch. In a ring they become visible together, for the price of one publication, unless the ring is
+    /// filled by them; where the kernel carries them, many go with one system call. Waits for room as long as it takes. Returns
+    /// how many were sent.
     ///
     /// # Errors
     /// As [`send`](Self::send), together with how many had been sent until then: all before the one that failed.
@@ -229,6 +278,9 @@ impl Sender {
             }
         }
 
+        if let End::Carried(outward) = &mut self.end {
+            return send_batch(outward, messages);
+        }
         let batch = Batch(self);
         let mut sent = 0;
         for message in messages {
@@ -242,21 +294,53 @@ impl Sender {
         Ok(sent)
     }
 
-    /// Room for a message of up to `len` bytes, to be built in a private buffer and copied on
-    /// [`commit`](SendGrant::commit); waits for it as long as it takes.
+    /// Waits until nothing is left here of a message that was too large to go at once. Rings never leave anything.
+    ///
+    /// # Errors
+    /// As [`send_timeout`](Self::send_timeout); after [`Timeout`](SendError::Timeout) it can be called again.
+    pub fn flush(&mut self, timeout: Duration) -> Result<(), SendError> {
+        match &mut self.end {
+            End::Carried(outward) => outward.hand_over(false, deadline_in(timeout)),
+            End::Spsc(_) | End::Mpmc(_) => Ok(()),
+        }
+    }
+
+    /// As [`flush`](Self::flush), and has the receiver know that nothing follows, which is told anyway when the sender is
+    /// dropped: but that waits for room for a second at most, after which the receiver takes this end for dead.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub fn finish(&mut self, timeout: Duration) -> Result<(), SendError> {
+        match &mut self.end {
+            End::Carried(outward) => outward.hand_over(true, deadline_in(timeout)),
+            End::Spsc(_) | End::Mpmc(_) => Ok(()),
+        }
+    }
+
+    /// Room for a message of up to `len` bytes, to be built in a private buffer and sent by [`commit`](SendGrant::commit). In a
+    /// ring, waits for it as long as it takes; elsewhere it is commit that waits.
     ///
     /// # Errors
     /// As [`send`](Self::send).
     pub fn reserve(&mut self, len: usize) -> Result<SendGrant<'_>, SendError> {
-        let room = self.end.room(len, None)?;
+        let space = match &self.end {
+            End::Carried(outward) => {
+                outward.check(len)?;
+                Space::Carried(len)
+            }
+            _ => Space::Ring(self.end.room(len, None)?),
+        };
         if self.buffer.len() < len {
             self.buffer.resize(len, 0);
         }
-        Ok(SendGrant { sender: self, room, tag: 0 })
+        Ok(SendGrant { sender: self, space, tag: 0 })
     }
 
     #[inline(always)]
     fn send_until(&mut self, message: Outgoing<'_>, deadline: Option<Duration>) -> Result<u64, SendError> {
+        if let End::Carried(outward) = &mut self.end {
+            return outward.send(message, deadline);
+        }
         let room = self.end.room(message.payload.len(), deadline)?;
         Ok(self.fill(room, message))
     }
@@ -268,12 +352,29 @@ impl Sender {
     }
 }
 
+fn send_batch<'m, M: Into<Outgoing<'m>>>(
+    outward: &mut Outward,
+    messages: impl IntoIterator<Item = M>,
+) -> Result<usize, PartialSend> {
+    let mut sent = 0;
+    for message in messages {
+        if let Err(error) = outward.add(message.into()) {
+            // Those before it go, if they can.
+            let lost = outward.flush().map_or_else(|(_, lost)| lost, |()| 0);
+            return Err(PartialSend { sent: sent - lost, error });
+        }
+        sent += 1;
+    }
+    outward.flush().map_err(|(error, lost)| PartialSend { sent: sent - lost, error })?;
+    Ok(sent)
+}
+
 /// A private buffer for one message, with room for it in the channel. Dropping it sends nothing.
 #[derive(Debug)]
 #[must_use = "nothing is sent without commit"]
 pub struct SendGrant<'a> {
     sender: &'a mut Sender,
-    room: Room,
+    space: Space,
     tag: u32,
 }
 
@@ -283,15 +384,24 @@ impl SendGrant<'_> {
         self.tag = tag;
     }
 
-    /// Sends the first `used` bytes, or all if `used` is more, and returns the message's sequence. In a forked child it
-    /// sends nothing: the grant is its parent's.
-    pub fn commit(self, used: usize) -> u64 {
-        if !self.sender.end.is_usable() {
-            return 0;
-        }
+    /// Sends the first `used` bytes, or all if `used` is more, and returns the message's sequence.
+    ///
+    /// # Errors
+    /// [`Fenced`](SendError::Fenced) in a forked child, since the grant is its parent's, and none else in a ring. Elsewhere as
+    /// [`Sender::send`].
+    pub fn commit(self, used: usize) -> Result<u64, SendError> {
         let used = used.min(self.len());
-        self.sender.end.copy_in(&self.room, &self.sender.buffer[..used]);
-        self.sender.end.commit(self.room, used, self.tag)
+        let Sender { end, buffer, .. } = &mut *self.sender;
+        match (self.space, end) {
+            (Space::Carried(_), End::Carried(outward)) => {
+                outward.send(Outgoing { payload: &buffer[..used], tag: self.tag }, None)
+            }
+            (Space::Ring(room), end) if end.is_usable() => {
+                end.copy_in(&room, &buffer[..used]);
+                Ok(end.commit(room, used, self.tag))
+            }
+            _ => Err(SendError::Fenced),
+        }
     }
 }
 
@@ -299,13 +409,13 @@ impl Deref for SendGrant<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.sender.buffer[..self.room.length() as usize]
+        &self.sender.buffer[..self.space.length()]
     }
 }
 
 impl DerefMut for SendGrant<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.sender.buffer[..self.room.length() as usize]
+        &mut self.sender.buffer[..self.space.length()]
     }
 }
 

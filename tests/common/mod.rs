@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub use child::Child;
+pub use child::{Child, Tell};
 use ringway::segment::{Key, Name, remove};
 use ringway::transport::Target;
 use ringway::{Address, Options, Receiver, Sender, Wait};

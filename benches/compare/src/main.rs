@@ -1,6 +1,7 @@
 //! ringway beside its peers and the bare hardware: decides whether it reaches the figures it is to reach.
 //!
-//! Rings of one producer and one consumer, or with `--mpmc` those of many, whose sides share the cores if they are more.
+//! Rings of one producer and one consumer, or with `--mpmc` those of many, whose sides share the cores if they are more; or with
+//! `--transports` what the kernel carries, beside raw system calls.
 //!
 //! All rows are measured in turns, each block between two canaries. Only blocks with both canaries near count; a row
 //! with fewer than seven of them is unmeasured. Where cores are never near, `--far` shows the results all the same.
@@ -12,8 +13,10 @@ mod peers;
 mod report;
 mod rows;
 mod suite;
+mod transports;
 
 use std::{
+    fmt::Display,
     io::{self, IsTerminal, Write},
     process::ExitCode,
     time::Duration,
@@ -33,6 +36,9 @@ struct Args {
     /// Rings of many producers and consumers, instead of one and one
     #[arg(long)]
     mpmc: bool,
+    /// Everything the kernel carries, beside raw system calls; `--only` takes the name of a mechanism
+    #[arg(long, conflicts_with = "mpmc")]
+    transports: bool,
     /// Only figures whose name contains this, and the rows they need; "figures" for all of them without further rows
     #[arg(long)]
     only: Option<String>,
@@ -66,6 +72,17 @@ fn run(args: &Args) -> io::Result<()> {
     if !pair.cpus.are_two() {
         return Err(io::Error::other("two CPUs are needed, and one is allowed"));
     }
+    let counts: fn(&Block) -> bool = if args.far { |_| true } else { Block::near };
+    let plan = Plan {
+        rounds: ROUNDS,
+        budget: Duration::from_secs(args.seconds),
+        block: Duration::from_millis(args.block),
+        counts,
+    };
+    if args.transports {
+        let text = transports::run(&pair, plan, args.only.as_deref(), args.json)?;
+        return io::stdout().lock().write_all(text.as_bytes());
+    }
     let wanted = |name: &str| args.only.as_deref().is_none_or(|only| only == "figures" || name.contains(only));
     let suite = if args.mpmc { many::SUITE } else { one::SUITE };
     let figures: Vec<_> = suite.figures.iter().copied().filter(|figure| wanted(figure.name)).collect();
@@ -76,30 +93,7 @@ fn run(args: &Args) -> io::Result<()> {
         return Err(io::Error::other("no figure has that in its name"));
     }
 
-    let counts: fn(&Block) -> bool = if args.far { |_| true } else { Block::near };
-    let plan = Plan {
-        rounds: ROUNDS,
-        budget: Duration::from_secs(args.seconds),
-        block: Duration::from_millis(args.block),
-        counts,
-    };
-    let chatty = io::stderr().is_terminal();
-    plan.run(&pair, &mut rows, |done, total, key| {
-        if chatty {
-            eprint!("\r\x1b[K{done}/{total} {key}");
-        }
-    })?;
-    if chatty {
-        eprint!("\r\x1b[K");
-    }
-
-    let measured: Vec<(Key, Option<Summary>)> = rows
-        .iter()
-        .map(|row| {
-            let counted = row.measured(counts).map(|measured| measured.ns);
-            (row.label, counted.filter(|ns| ns.rounds >= ROUNDS))
-        })
-        .collect();
+    let measured = measure(&pair, plan, &mut rows)?;
     let results = Results {
         rows: &measured,
         figures: &figures,
@@ -110,4 +104,22 @@ fn run(args: &Args) -> io::Result<()> {
     };
     let text = if args.json { results.json()? } else { results.tables() };
     io::stdout().lock().write_all(text.as_bytes())
+}
+
+/// Measures in turns; a row with too few blocks that count has no result.
+fn measure<T: Copy + Display>(pair: &Pair, plan: Plan, rows: &mut [Row<T>]) -> io::Result<Vec<(T, Option<Summary>)>> {
+    let chatty = io::stderr().is_terminal();
+    plan.run(pair, rows, |done, total, key| {
+        if chatty {
+            eprint!("\r\x1b[K{done}/{total} {key}");
+        }
+    })?;
+    if chatty {
+        eprint!("\r\x1b[K");
+    }
+    let result = |row: &Row<T>| {
+        let counted = row.measured(plan.counts).map(|measured| measured.ns);
+        (row.label, counted.filter(|ns| ns.rounds >= plan.rounds))
+    };
+    Ok(rows.iter().map(result).collect())
 }

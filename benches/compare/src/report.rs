@@ -144,13 +144,15 @@ fn against(ours: &Key, theirs: &Key) -> String {
     format!("{:?}", theirs.who)
 }
 
-fn table<'a>(header: impl IntoIterator<Item = &'a str>) -> Table {
+/// A table in the style of all of them.
+pub fn table<'a>(header: impl IntoIterator<Item = &'a str>) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY).set_header(header.into_iter().collect::<Vec<_>>());
     table
 }
 
-fn range(Summary { median, min, max, .. }: &Summary) -> String {
+/// A result with the least and the greatest of its blocks.
+pub fn range(Summary { median, min, max, .. }: &Summary) -> String {
     let digits = if *median < 100.0 { 1 } else { 0 };
     format!("{median:.digits$} ({min:.digits$} to {max:.digits$})")
 }

@@ -14,6 +14,7 @@
 
 pub mod block;
 mod canary;
+pub mod carried;
 mod children;
 pub mod clock;
 pub mod cpus;
@@ -29,9 +30,11 @@ pub mod rounds;
 pub mod shared;
 pub mod stats;
 mod traffic;
+pub mod windowed;
 pub mod yardstick;
 
 pub use block::Block;
+pub use carried::{Carried, Carrier, Mechanism};
 pub use crew::{Between, Crew};
 pub use link::{Link, Receiver, SIZES, Sender};
 pub use many::Roles;
@@ -39,3 +42,4 @@ pub use mpmc::MpmcRing;
 pub use pair::Pair;
 pub use ring::Ring;
 pub use rounds::{Plan, Row};
+pub use windowed::Windowed;

@@ -6,3 +6,4 @@ mod many;
 mod place;
 mod running;
 mod transfer;
+mod transports;

@@ -21,7 +21,7 @@ pub struct Running {
     child: Child,
     pub stdin: Option<ChildStdin>,
     pub stdout: Option<BufReader<ChildStdout>>,
-    stderr: Option<ChildStderr>,
+    stderr: Option<BufReader<ChildStderr>>,
     /// Dropped to call off the watchdog.
     watchdog: Option<mpsc::Sender<()>>,
 }
@@ -54,7 +54,7 @@ pub fn start_with(args: &[&str], stdin: impl Into<Stdio>, stdout: impl Into<Stdi
     Running {
         stdin: child.stdin.take(),
         stdout: child.stdout.take().map(BufReader::new),
-        stderr: child.stderr.take(),
+        stderr: child.stderr.take().map(BufReader::new),
         child,
         watchdog: Some(watchdog),
     }
@@ -88,6 +88,14 @@ impl Running {
         let mut line = String::new();
         self.stdout.as_mut().unwrap().read_line(&mut line).unwrap();
         line
+    }
+
+    /// Reads a line from its standard error, without our name in front of it.
+    pub fn hear_aside(&mut self) -> String {
+        let mut line = String::new();
+        self.stderr.as_mut().unwrap().read_line(&mut line).unwrap();
+        let line = line.trim_end().strip_prefix("ringway: ");
+        line.expect("it says something in our name").to_owned()
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -152,6 +160,11 @@ impl End {
         for word in words {
             assert!(self.stderr.contains(word), "no {word:?} in: {}", self.stderr);
         }
+    }
+
+    /// Its exit code, whatever it said.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
     }
 
     /// Its standard output.

@@ -1,9 +1,15 @@
-//! Pipes and Unix stream sockets, by raw reads and writes of whole messages or batches of them.
+//! Pipes, stream sockets and pseudo-terminals, by raw reads and writes of whole messages or batches of them.
 
 use std::{
+    fs::File,
     io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write},
     mem::MaybeUninit,
-    os::{fd::AsFd, unix::net::UnixStream},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    os::{
+        fd::{AsFd, FromRawFd},
+        unix::net::UnixStream,
+    },
+    ptr,
 };
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -37,6 +43,37 @@ pub fn unix(waiting: Waiting) -> io::Result<Bytes<UnixStream, UnixStream>> {
     Bytes { reader, writer }.prepare(waiting)
 }
 
+/// A TCP connection within this machine, of which one direction is used. Nothing waits for more to be sent with it.
+pub fn tcp(waiting: Waiting) -> io::Result<Bytes<TcpStream, TcpStream>> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let writer = TcpStream::connect(listener.local_addr()?)?;
+    let (reader, _) = listener.accept()?;
+    writer.set_nodelay(true)?;
+    Bytes { reader, writer }.prepare(waiting)
+}
+
+/// A pseudo-terminal in raw mode, from the slave to the master.
+pub fn terminal(waiting: Waiting) -> io::Result<Bytes<File, File>> {
+    let (mut master, mut slave) = (-1, -1);
+    // SAFETY: both are valid places; the name, the settings and the size are left out.
+    if unsafe { libc::openpty(&mut master, &mut slave, ptr::null_mut(), ptr::null(), ptr::null()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: both were opened just now and are nobody else's.
+    let (reader, writer) = unsafe { (File::from_raw_fd(master), File::from_raw_fd(slave)) };
+    // SAFETY: zeroes are a valid value of these settings, and each call gets a valid place for them.
+    let set = unsafe {
+        let mut settings: libc::termios = std::mem::zeroed();
+        libc::tcgetattr(slave, &mut settings);
+        libc::cfmakeraw(&mut settings);
+        libc::tcsetattr(slave, libc::TCSANOW, &settings)
+    };
+    if set != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Bytes { reader, writer }.prepare(waiting)
+}
+
 impl<R: AsFd, W: AsFd> Bytes<R, W> {
     fn prepare(self, waiting: Waiting) -> io::Result<Self> {
         if waiting == Waiting::Spin {
@@ -61,7 +98,7 @@ macro_rules! duplicate {
         }
     })* };
 }
-duplicate!(PipeReader PipeWriter UnixStream);
+duplicate!(PipeReader PipeWriter UnixStream TcpStream File);
 
 impl<const N: usize, R: Read + Duplicate + Sync, W: Write + Duplicate + Sync> Link<N> for Bytes<R, W> {
     type Sender = BytesSender<W>;

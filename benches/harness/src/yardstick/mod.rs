@@ -2,8 +2,16 @@
 
 mod bytes;
 mod futex;
+mod log;
+mod packets;
+mod queues;
 mod ring;
+mod signals;
 
-pub use bytes::{Bytes, Waiting, pipe, unix};
+pub use bytes::{Bytes, Waiting, pipe, tcp, terminal, unix};
 pub use futex::Futex;
+pub use log::Log;
+pub use packets::{Packets, udp, unix_datagram, unix_seqpacket};
+pub use queues::{PosixQueue, SysVQueue};
 pub use ring::BareRing;
+pub use signals::Signals;

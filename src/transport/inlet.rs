@@ -1,0 +1,625 @@
+//! Receiving where the kernel carries the messages: connections, framing, joining and waiting, the same for all mechanisms.
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use super::frame::{Frame, HEADER, Malformed};
+use super::receiver::Delivery;
+use super::sources::{Sources, Taken};
+use crate::channel::{Framing, Owner, PeerState, RecvError};
+use crate::sys::{clock, descriptor};
+use crate::wait::SLICE;
+
+/// Bytes that are read at once from a stream.
+pub(super) const READ: usize = 64 << 10;
+/// How many connections a receiver has at most.
+const MOST_CONNECTIONS: usize = 1024;
+/// After how many looks at the connections one is taken at the door, whatever comes from them.
+const DOOR_TURN: u32 = 32;
+
+/// Where the pieces or bytes of one connection come from.
+pub(super) trait Feed: Debug + Send {
+    /// Adds to the buffer what is there ([`ErrorKind::WouldBlock`] if nothing is); several pieces only if `many`. False at
+    /// the end.
+    fn fill(&mut self, buffer: &mut Buffer, many: bool) -> io::Result<bool>;
+
+    /// What can be polled; without it, [`Feed::wait`] is called, and there is one connection.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Sleeps until there may be something, or `deadline`.
+    fn wait(&mut self, _deadline: Duration) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// From now on only messages of that tag are wanted, or all; false if it can't choose.
+    fn select(&mut self, _tag: Option<u32>) -> bool {
+        false
+    }
+
+    /// Whether there is something that isn't selected.
+    fn has_unselected(&mut self) -> bool {
+        false
+    }
+
+    /// Whether nothing can ever come again, once the end was reached.
+    fn is_over(&self) -> bool {
+        false
+    }
+
+    /// Who sends, if the mechanism knows better than the frames tell.
+    fn peer(&self) -> Option<PeerState> {
+        None
+    }
+
+    /// Leaves in good order. Not called in a forked child.
+    fn close(&mut self) {}
+}
+
+/// How connections come to be.
+pub(super) trait Door: Debug + Send {
+    /// What is ready to be read when somebody is there.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+
+    /// The next connection, or [`ErrorKind::WouldBlock`].
+    fn accept(&mut self) -> io::Result<Box<dyn Feed>>;
+
+    /// Leaves in good order. Not called in a forked child.
+    fn close(&mut self);
+}
+
+/// What has been read and not been handed out.
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// Of bytes without frames, how many hold no newline.
+    searched: usize,
+    /// Where the pieces lie, if it isn't a stream.
+    pieces: VecDeque<Part>,
+    is_stream: bool,
+}
+
+/// A piece in a buffer.
+#[derive(Clone, Debug)]
+struct Part {
+    range: Range<usize>,
+    tag: u32,
+    is_whole: bool,
+}
+
+impl Buffer {
+    /// Room for `least` bytes or more behind what is there; to be followed by [`Buffer::filled`].
+    pub(super) fn room(&mut self, least: usize) -> &mut [u8] {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+        if self.bytes.len() - self.end < least {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            let needed = self.end + least;
+            if self.bytes.len() < needed {
+                self.bytes.resize(needed.max(READ), 0);
+            }
+        }
+        &mut self.bytes[self.end..]
+    }
+
+    /// `length` more bytes are there.
+    pub(super) fn filled(&mut self, length: usize) {
+        self.is_stream = true;
+        self.end += length;
+    }
+
+    /// What the mechanism puts in front of a piece is there: `length` bytes.
+    pub(super) fn skip(&mut self, length: usize) {
+        self.end += length;
+    }
+
+    /// A piece is there, with the mechanism's own tag, of which `length` bytes fitted.
+    pub(super) fn filled_piece(&mut self, length: usize, tag: u32, whole: usize) {
+        self.pieces.push_back(Part { range: self.end..self.end + length, tag, is_whole: length == whole });
+        self.end += length;
+    }
+
+    fn drop_piece(&mut self) {
+        if let Some(piece) = self.pieces.pop_front() {
+            self.start = piece.range.end;
+        }
+    }
+
+    fn pending(&self) -> usize {
+        self.end - self.start
+    }
+}
+
+/// What a [`Receiver`](super::Receiver) needs of a mechanism.
+pub(super) trait Inlet: Debug + Send {
+    fn max_message(&self) -> usize;
+    /// The next message, if there is one now; it is the current one then. `many` if more will be asked for at once.
+    fn try_take(&mut self, many: bool) -> Result<Delivery, RecvError>;
+    /// Of the current message.
+    fn payload(&self) -> &[u8];
+    /// The current message will be the next one again.
+    fn put_back(&mut self);
+    /// All messages that were taken count as received.
+    fn release(&mut self) {}
+    /// Sleeps until there may be something, or `deadline`.
+    fn wait(&mut self, deadline: Duration) -> Result<(), RecvError>;
+    /// Looks who is gone; what they sent may still be there.
+    fn look(&mut self) {}
+    fn select(&mut self, tag: Option<u32>) -> bool;
+    fn peer(&self) -> PeerState;
+    fn close(&mut self);
+}
+
+/// The receiving end of a mechanism, that only its own process uses.
+#[derive(Debug)]
+pub(super) struct Inward {
+    inlet: Box<dyn Inlet>,
+    owner: Owner,
+    keep_open: bool,
+    looked: Option<Duration>,
+    /// What ended a batch, to be told next.
+    untold: Option<RecvError>,
+}
+
+impl Inward {
+    pub(super) fn new(inlet: Box<dyn Inlet>, keep_open: bool) -> Self {
+        Self { inlet, owner: Owner::this(), keep_open, looked: None, untold: None }
+    }
+
+    pub(super) fn max_message(&self) -> usize {
+        self.inlet.max_message()
+    }
+
+    pub(super) fn peer(&self) -> PeerState {
+        self.inlet.peer()
+    }
+
+    pub(super) fn payload(&self) -> &[u8] {
+        self.inlet.payload()
+    }
+
+    pub(super) fn put_back(&mut self) {
+        self.inlet.put_back();
+    }
+
+    pub(super) fn release(&mut self) {
+        if self.owner.check().is_ok() {
+            self.inlet.release();
+        }
+    }
+
+    pub(super) fn select(&mut self, tag: Option<u32>) -> bool {
+        self.inlet.select(tag)
+    }
+
+    #[inline]
+    pub(super) fn try_take(&mut self, many: bool) -> Result<Delivery, RecvError> {
+        self.owner.check()?;
+        let taken = self.take_now(many);
+        if !matches!(taken, Err(RecvError::Empty)) {
+            return taken;
+        }
+        let now = clock::now();
+        match self.looked {
+            Some(looked) if now < looked + SLICE => return taken,
+            Some(_) => {}
+            None => {
+                self.looked = Some(now);
+                return taken;
+            }
+        }
+        self.looked = Some(now);
+        self.inlet.look();
+        self.take_now(many)
+    }
+
+    pub(super) fn take(&mut self, deadline: Option<Duration>, many: bool) -> Result<Delivery, RecvError> {
+        self.owner.check()?;
+        let mut looked = None;
+        loop {
+            match self.take_now(many) {
+                Err(RecvError::Empty) => {}
+                taken => return taken,
+            }
+            let now = clock::now();
+            match looked {
+                None => looked = Some(now),
+                Some(before) if now >= before + SLICE => {
+                    looked = Some(now);
+                    // What they sent is there if it ever was: look again before going to sleep.
+                    self.inlet.look();
+                    continue;
+                }
+                Some(_) => {}
+            }
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                // Waits that are all shorter than a slice must find out about the peer, too.
+                return self.try_take(many).map_err(|error| match error {
+                    RecvError::Empty => RecvError::Timeout,
+                    error => error,
+                });
+            }
+            let slice = now.saturating_add(SLICE);
+            self.inlet.wait(deadline.map_or(slice, |deadline| deadline.min(slice)))?;
+        }
+    }
+
+    /// The next message of a batch. What ends the batch early is told to the next call.
+    pub(super) fn take_in_batch(&mut self) -> Option<Delivery> {
+        self.owner.check().ok()?;
+        match self.take_now(true) {
+            Ok(delivery) => Some(delivery),
+            Err(RecvError::Empty) => None,
+            Err(error) => {
+                self.untold = Some(error);
+                None
+            }
+        }
+    }
+
+    #[inline]
+    fn take_now(&mut self, many: bool) -> Result<Delivery, RecvError> {
+        if let Some(error) = self.untold.take() {
+            return Err(error);
+        }
+        match self.inlet.try_take(many) {
+            Err(RecvError::Closed | RecvError::PeerDied) if self.keep_open => Err(RecvError::Empty),
+            taken => taken,
+        }
+    }
+}
+
+impl Drop for Inward {
+    fn drop(&mut self) {
+        // What a forked child has is its parent's.
+        if self.owner.check().is_ok() {
+            self.inlet.close();
+        }
+    }
+}
+
+/// The receiving end of a mechanism that carries pieces or bytes.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    door: Option<Box<dyn Door>>,
+    connections: Vec<Connection>,
+    /// The connection that is looked at first.
+    turn: usize,
+    looks: u32,
+    opened: u64,
+    framing: Framing,
+    max: usize,
+    sources: Sources,
+    /// Without frames, how many messages there were.
+    count: u64,
+    current: Current,
+    delivery: Delivery,
+    is_put_back: bool,
+    is_over: bool,
+}
+
+#[derive(Debug)]
+struct Connection {
+    number: u64,
+    feed: Box<dyn Feed>,
+    buffer: Buffer,
+}
+
+/// Where the current message lies.
+#[derive(Debug)]
+enum Current {
+    None,
+    Joined,
+    In { connection: usize, range: Range<usize> },
+}
+
+/// What a buffer has led to.
+enum Found {
+    Message(Current, Delivery),
+    Nothing,
+    Malformed,
+}
+
+impl Inbox {
+    /// `max` is the longest message; `is_lossy` if messages can get lost.
+    pub(super) fn new(
+        feed: Option<Box<dyn Feed>>,
+        door: Option<Box<dyn Door>>,
+        framing: Framing,
+        max: usize,
+        is_lossy: bool,
+    ) -> Self {
+        let mut inbox = Self {
+            door,
+            connections: Vec::new(),
+            turn: 0,
+            looks: 0,
+            opened: 0,
+            framing,
+            max,
+            sources: Sources::new(max, is_lossy),
+            count: 0,
+            current: Current::None,
+            delivery: Delivery::default(),
+            is_put_back: false,
+            is_over: false,
+        };
+        inbox.connections.extend(feed.map(|feed| Connection { number: 0, feed, buffer: Buffer::default() }));
+        inbox
+    }
+
+    /// Reads from the connections, each in its turn, until one has a message.
+    fn look_around(&mut self, many: bool) -> Result<Delivery, RecvError> {
+        self.looks = self.looks.wrapping_add(1);
+        if self.looks.is_multiple_of(DOOR_TURN) {
+            self.open_door()?;
+        }
+        // Those that come in meanwhile are looked at, too, but not without end.
+        for _ in 0..DOOR_TURN {
+            let mut left = self.connections.len();
+            while left > 0 {
+                if self.turn >= self.connections.len() {
+                    self.turn = 0;
+                }
+                match self.take_from(self.turn, many)? {
+                    Some(delivery) => return Ok(delivery),
+                    None => {
+                        left -= 1;
+                        self.turn += 1;
+                    }
+                }
+            }
+            if !self.open_door()? {
+                break;
+            }
+        }
+        if self.connections.iter_mut().any(|connection| connection.feed.has_unselected()) {
+            // Those that are gone may have left it.
+            return Err(RecvError::Empty);
+        }
+        self.sources.bury();
+        if self.framing != Framing::Frames && self.door.is_some() && !self.connections.is_empty() {
+            return Err(RecvError::Empty);
+        }
+        let end = self.sources.tell_end();
+        Err(end.unwrap_or(if self.is_over { RecvError::Closed } else { RecvError::Empty }))
+    }
+
+    /// The next message of one connection; none if there is none now, or the connection is gone.
+    fn take_from(&mut self, at: usize, many: bool) -> Result<Option<Delivery>, RecvError> {
+        loop {
+            match self.parse(at) {
+                Found::Message(current, delivery) => {
+                    if self.framing != Framing::Frames {
+                        self.sources.begin_plainly();
+                    }
+                    self.current = current;
+                    self.delivery = delivery;
+                    return Ok(Some(delivery));
+                }
+                Found::Nothing => {}
+                Found::Malformed => {
+                    // A stream's next frame can't be found; a piece stands for itself, but not its sender.
+                    if self.door.is_some() || self.connections[at].buffer.is_stream {
+                        self.hang_up(at);
+                    }
+                    return Err(RecvError::Malformed);
+                }
+            }
+            let Connection { feed, buffer, .. } = &mut self.connections[at];
+            match feed.fill(buffer, many) {
+                Ok(true) => {}
+                Ok(false) => return self.finish(at),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(e) if e.kind() == ErrorKind::ConnectionReset => return self.finish(at),
+                Err(e) if e.kind() == ErrorKind::InvalidData => return Err(RecvError::Malformed),
+                Err(e) => return Err(RecvError::Os { errno: e.raw_os_error().unwrap_or(libc::EIO) }),
+            }
+        }
+    }
+
+    /// A connection has come to its end.
+    fn finish(&mut self, at: usize) -> Result<Option<Delivery>, RecvError> {
+        let connection = &mut self.connections[at];
+        let pending = connection.buffer.pending();
+        // The last line may lack its newline.
+        if self.framing == Framing::Lines && pending > 0 && pending <= self.max {
+            let range = connection.buffer.start..connection.buffer.end;
+            connection.buffer.start = connection.buffer.end;
+            connection.buffer.searched = 0;
+            let delivery = Delivery { len: range.len(), sequence: self.count, ..Delivery::default() };
+            self.count += 1;
+            (self.current, self.delivery) = (Current::In { connection: at, range }, delivery);
+            return Ok(Some(delivery));
+        }
+        self.hang_up(at);
+        Ok(None)
+    }
+
+    fn hang_up(&mut self, at: usize) {
+        let number = self.connections[at].number;
+        if self.door.is_some() || self.framing == Framing::Frames {
+            self.sources.end_connection(number);
+        }
+        if self.framing != Framing::Frames {
+            self.sources.end_plainly();
+        }
+        // A connection of a door's is gone for good; the only one there ever is may have others at its end later.
+        if self.door.is_some() {
+            let mut connection = self.connections.remove(at);
+            connection.feed.close();
+        } else {
+            self.is_over |= self.connections[at].feed.is_over();
+            self.connections[at].buffer = Buffer::default();
+        }
+    }
+
+    /// Lets in who waits; says whether anybody did.
+    fn open_door(&mut self) -> Result<bool, RecvError> {
+        let Some(door) = &mut self.door else { return Ok(false) };
+        if self.connections.len() >= MOST_CONNECTIONS {
+            return Ok(false);
+        }
+        match door.accept() {
+            Ok(feed) => {
+                self.opened += 1;
+                self.connections.push(Connection { number: self.opened, feed, buffer: Buffer::default() });
+                Ok(true)
+            }
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => Ok(false),
+            Err(e) => Err(RecvError::Os { errno: e.raw_os_error().unwrap_or(libc::EIO) }),
+        }
+    }
+
+    /// The next message in a connection's buffer.
+    #[inline]
+    fn parse(&mut self, at: usize) -> Found {
+        match self.framing {
+            Framing::Frames => self.parse_frames(at),
+            Framing::None => self.parse_piece(at),
+            Framing::Lines => self.parse_line(at),
+        }
+    }
+
+    #[inline]
+    fn parse_frames(&mut self, at: usize) -> Found {
+        let Connection { number, buffer, .. } = &mut self.connections[at];
+        loop {
+            let whole = match buffer.pieces.front() {
+                Some(piece) => piece.range.clone(),
+                None if buffer.pending() < HEADER => return Found::Nothing,
+                None => buffer.start..buffer.end,
+            };
+            let is_piece = !buffer.pieces.is_empty();
+            let frame = buffer.bytes[whole.clone()].first_chunk().map(|header| Frame::decode(header, self.max));
+            let Some(Ok(frame)) = frame else {
+                buffer.drop_piece();
+                return Found::Malformed;
+            };
+            let length = HEADER + frame.length as usize;
+            if whole.len() < length {
+                if !is_piece {
+                    return Found::Nothing;
+                }
+                buffer.drop_piece();
+                return Found::Malformed;
+            }
+            // A piece has one or more whole frames.
+            match buffer.pieces.front_mut() {
+                Some(piece) if whole.len() > length => piece.range.start += length,
+                _ => buffer.drop_piece(),
+            }
+            let payload = whole.start + HEADER..whole.start + length;
+            buffer.start = payload.end;
+            match self.sources.take(&frame, &buffer.bytes[payload.clone()], *number) {
+                Ok(Taken::Nothing) => {}
+                Ok(Taken::Whole(delivery)) => {
+                    return Found::Message(Current::In { connection: at, range: payload }, delivery);
+                }
+                Ok(Taken::Joined(delivery)) => return Found::Message(Current::Joined, delivery),
+                Err(Malformed) => return Found::Malformed,
+            }
+        }
+    }
+
+    fn parse_piece(&mut self, at: usize) -> Found {
+        let buffer = &mut self.connections[at].buffer;
+        let Some(Part { range, tag, is_whole }) = buffer.pieces.pop_front() else { return Found::Nothing };
+        buffer.start = range.end;
+        if !is_whole || range.len() > self.max {
+            return Found::Malformed;
+        }
+        let delivery = Delivery { len: range.len(), tag, sequence: self.count, ..Delivery::default() };
+        self.count += 1;
+        Found::Message(Current::In { connection: at, range }, delivery)
+    }
+
+    fn parse_line(&mut self, at: usize) -> Found {
+        let buffer = &mut self.connections[at].buffer;
+        let pending = &buffer.bytes[buffer.start..buffer.end];
+        let Some(newline) = pending[buffer.searched..].iter().position(|&byte| byte == b'\n') else {
+            buffer.searched = pending.len();
+            return if pending.len() > self.max { Found::Malformed } else { Found::Nothing };
+        };
+        let range = buffer.start..buffer.start + buffer.searched + newline;
+        buffer.start = range.end + 1;
+        buffer.searched = 0;
+        if range.len() > self.max {
+            return Found::Malformed;
+        }
+        let delivery = Delivery { len: range.len(), sequence: self.count, ..Delivery::default() };
+        self.count += 1;
+        Found::Message(Current::In { connection: at, range }, delivery)
+    }
+}
+
+impl Inlet for Inbox {
+    fn max_message(&self) -> usize {
+        self.max
+    }
+
+    #[inline]
+    fn try_take(&mut self, many: bool) -> Result<Delivery, RecvError> {
+        if self.is_put_back {
+            self.is_put_back = false;
+            return Ok(self.delivery);
+        }
+        self.current = Current::None;
+        self.look_around(many)
+    }
+
+    #[inline]
+    fn payload(&self) -> &[u8] {
+        match &self.current {
+            Current::None => &[],
+            Current::Joined => self.sources.joined(),
+            Current::In { connection, range } => &self.connections[*connection].buffer.bytes[range.clone()],
+        }
+    }
+
+    fn put_back(&mut self) {
+        self.is_put_back = true;
+    }
+
+    fn wait(&mut self, deadline: Duration) -> Result<(), RecvError> {
+        let failed = |e: io::Error| RecvError::Os { errno: e.raw_os_error().unwrap_or(libc::EIO) };
+        if let [Connection { feed, .. }] = &mut self.connections[..]
+            && feed.descriptor().is_none()
+        {
+            return feed.wait(deadline).map_err(failed);
+        }
+        let feeds = self.connections.iter().filter_map(|connection| connection.feed.descriptor());
+        let door = self.door.iter().filter_map(|door| door.descriptor());
+        let all = feeds.chain(door).map(|fd| (fd, descriptor::Ready::Read));
+        descriptor::wait(all, Some(deadline)).map_err(failed).map(drop)
+    }
+
+    fn look(&mut self) {
+        self.sources.suspect();
+    }
+
+    fn select(&mut self, tag: Option<u32>) -> bool {
+        self.connections.len() == 1 && self.connections[0].feed.select(tag)
+    }
+
+    fn peer(&self) -> PeerState {
+        let known = self.connections.iter().find_map(|connection| connection.feed.peer());
+        known.unwrap_or_else(|| self.sources.peer())
+    }
+
+    fn close(&mut self) {
+        for connection in &mut self.connections {
+            connection.feed.close();
+        }
+        if let Some(door) = &mut self.door {
+            door.close();
+        }
+    }
+}

@@ -1,0 +1,563 @@
+//! Sending where the kernel carries the messages: framing, splitting, batching and waiting, the same for all mechanisms.
+
+use std::fmt::Debug;
+use std::io::{self, ErrorKind, IoSlice};
+use std::ops::Range;
+use std::time::Duration;
+
+use super::frame::{Frame, HEADER, Identity, Kind, LONGEST};
+use super::sender::Outgoing;
+use crate::channel::{Framing, Owner, PeerState, SendError};
+use crate::sys::clock;
+use crate::wait::SLICE;
+
+/// How long an endpoint that is dropped tries to hand over what was sent, and to say that it leaves.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
+/// How much a batch collects before it is handed over.
+const BATCH: usize = 64 << 10;
+/// How many messages of a batch are handed over at most in one call.
+pub(super) const MOST: usize = 64;
+
+/// What a mechanism does for a sender.
+pub(super) trait Port: Debug + Send {
+    /// The longest piece, in bytes, that it takes as one; `usize::MAX` if it carries a stream of bytes that is this sender's alone.
+    fn unit(&self) -> usize;
+
+    /// Hands over one piece if there is room for it now ([`ErrorKind::WouldBlock`]), and says how much of it: all, but for a
+    /// stream. `tag` is for mechanisms that have one of their own.
+    fn put(&mut self, parts: &[IoSlice<'_>], tag: u32) -> io::Result<usize>;
+
+    /// Hands over pieces that lie behind one another, and says how many bytes of them it took.
+    fn put_many(&mut self, bytes: &[u8], pieces: &[Piece]) -> io::Result<usize> {
+        let mut start = 0;
+        for piece in pieces {
+            match self.put(&[IoSlice::new(&bytes[start..piece.end])], piece.tag) {
+                Ok(taken) if taken < piece.end - start => return Ok(start + taken),
+                Ok(_) => start = piece.end,
+                Err(_) if start > 0 => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(start)
+    }
+
+    /// Sleeps until there may be room, or `deadline`.
+    fn wait(&mut self, deadline: Duration) -> io::Result<()>;
+
+    /// Whether the receiver is gone, as far as the mechanism can tell without being written to. Asked once per slice.
+    fn end(&mut self) -> Option<SendError> {
+        None
+    }
+
+    /// What an error means that it returned.
+    fn explain(&mut self, error: &io::Error) -> SendError {
+        explain(error)
+    }
+
+    /// Who receives, as far as the mechanism can tell.
+    fn peer(&self) -> PeerState {
+        PeerState::Unknown
+    }
+
+    /// Whether each piece has a tag, which the frames in it must share.
+    fn has_tags(&self) -> bool {
+        false
+    }
+
+    /// Whether it can carry a message of that tag and length as it is: without frames.
+    fn is_fit(&self, _length: usize, _tag: u32) -> bool {
+        true
+    }
+
+    /// Whether it has that tag, with frames.
+    fn is_tag(&self, _tag: u32) -> bool {
+        true
+    }
+
+    /// Takes away what all have left and nobody would ever receive from, and says whether it did: then it needs no goodbye. Asked
+    /// once, when all has been handed over.
+    fn retire(&mut self) -> bool {
+        false
+    }
+
+    /// Leaves in good order, after the last message. Not called in a forked child.
+    fn close(&mut self) {}
+}
+
+/// The usual meaning of an error.
+pub(super) fn explain(error: &io::Error) -> SendError {
+    match error.kind() {
+        ErrorKind::WouldBlock => SendError::Full,
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused | ErrorKind::NotConnected => {
+            SendError::Closed
+        }
+        _ => SendError::Os { errno: error.raw_os_error().unwrap_or(libc::EIO) },
+    }
+}
+
+/// Where a piece of a batch ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece {
+    pub(super) end: usize,
+    pub(super) tag: u32,
+}
+
+/// What a [`Sender`](super::Sender) needs of a mechanism.
+pub(super) trait Outlet: Debug + Send {
+    fn max_message(&self) -> usize;
+    fn check(&self, length: usize, tag: u32) -> Result<(), SendError>;
+    fn try_send(&mut self, message: Outgoing<'_>) -> Result<u64, SendError>;
+    /// Adds to a batch, and hands it over when it is large enough.
+    fn add(&mut self, message: Outgoing<'_>) -> Result<(), SendError>;
+    /// Hands over what is left of a batch, or of a message that was too large to go at once.
+    fn flush(&mut self) -> Result<(), SendError>;
+    /// As [`Outlet::flush`], behind the last message: this end says that it leaves, if it has a way to say so.
+    fn finish(&mut self) -> Result<(), SendError> {
+        self.flush()
+    }
+    /// Of what was added to a batch, drops what has not been handed over; says how many messages these are.
+    fn give_up(&mut self) -> usize;
+    fn wait(&mut self, deadline: Duration) -> Result<(), SendError>;
+    fn end(&mut self) -> Option<SendError>;
+    fn peer(&self) -> PeerState;
+    fn close(&mut self);
+}
+
+/// The sending end of a mechanism, that only its own process uses.
+#[derive(Debug)]
+pub(super) struct Outward {
+    outlet: Box<dyn Outlet>,
+    owner: Owner,
+    keep_open: bool,
+    /// When the receiver was last looked after, while there was no room.
+    looked: Option<Duration>,
+}
+
+impl Outward {
+    pub(super) fn new(outlet: Box<dyn Outlet>, keep_open: bool) -> Self {
+        Self { outlet, owner: Owner::this(), keep_open, looked: None }
+    }
+
+    pub(super) fn max_message(&self) -> usize {
+        self.outlet.max_message()
+    }
+
+    pub(super) fn peer(&self) -> PeerState {
+        self.outlet.peer()
+    }
+
+    /// Whether a message of that length can be sent at all.
+    pub(super) fn check(&self, length: usize) -> Result<(), SendError> {
+        self.owner.check()?;
+        self.outlet.check(length, 0)
+    }
+
+    #[inline]
+    pub(super) fn try_send(&mut self, message: Outgoing<'_>) -> Result<u64, SendError> {
+        self.owner.check()?;
+        match self.outlet.try_send(message) {
+            Err(SendError::Full) => Err(self.look()),
+            outcome => outcome,
+        }
+    }
+
+    pub(super) fn send(&mut self, message: Outgoing<'_>, deadline: Option<Duration>) -> Result<u64, SendError> {
+        self.owner.check()?;
+        let sent = match self.outlet.try_send(message) {
+            Err(SendError::Full) => self.wait_for(deadline, |outlet| outlet.try_send(message))?,
+            outcome => outcome?,
+        };
+        // What is on its way is sent: the rest of it follows now, or with the next call.
+        match self.outlet.flush() {
+            Err(SendError::Full) => match self.wait_for(deadline, |outlet| outlet.flush()) {
+                Ok(()) | Err(SendError::Timeout) => Ok(sent),
+                Err(error) => Err(error),
+            },
+            outcome => outcome.map(|()| sent),
+        }
+    }
+
+    /// Adds to a batch; waits for room as long as it takes.
+    pub(super) fn add(&mut self, message: Outgoing<'_>) -> Result<(), SendError> {
+        self.owner.check()?;
+        match self.outlet.add(message) {
+            Err(SendError::Full) => self.wait_for(None, |outlet| outlet.add(message)),
+            outcome => outcome,
+        }
+    }
+
+    /// Hands over a batch; an error comes with how many of its last messages were not handed over.
+    pub(super) fn flush(&mut self) -> Result<(), (SendError, usize)> {
+        let flushed = self.owner.check().map_err(SendError::from).and_then(|()| match self.outlet.flush() {
+            Err(SendError::Full) => self.wait_for(None, |outlet| outlet.flush()),
+            outcome => outcome,
+        });
+        flushed.map_err(|error| (error, self.outlet.give_up()))
+    }
+
+    /// Hands over what is left of a message; `last` if nothing follows.
+    pub(super) fn hand_over(&mut self, last: bool, deadline: Duration) -> Result<(), SendError> {
+        self.owner.check()?;
+        let attempt = |outlet: &mut dyn Outlet| if last { outlet.finish() } else { outlet.flush() };
+        match attempt(&mut *self.outlet) {
+            Err(SendError::Full) => self.wait_for(Some(deadline), attempt),
+            outcome => outcome,
+        }
+    }
+
+    #[cold]
+    fn wait_for<T>(
+        &mut self,
+        deadline: Option<Duration>,
+        mut attempt: impl FnMut(&mut dyn Outlet) -> Result<T, SendError>,
+    ) -> Result<T, SendError> {
+        loop {
+            let now = clock::now();
+            let slice = now.saturating_add(SLICE);
+            self.outlet.wait(deadline.map_or(slice, |deadline| deadline.min(slice)))?;
+            match attempt(&mut *self.outlet) {
+                Err(SendError::Full) => {}
+                outcome => {
+                    self.looked = None;
+                    return outcome;
+                }
+            }
+            match self.look() {
+                SendError::Full if deadline.is_some_and(|deadline| clock::now() >= deadline) => {
+                    return Err(SendError::Timeout);
+                }
+                SendError::Full => {}
+                error => return Err(error),
+            }
+        }
+    }
+
+    /// Why there is no room: looks after the receiver once per slice.
+    #[cold]
+    fn look(&mut self) -> SendError {
+        let now = clock::now();
+        match self.looked {
+            Some(looked) if now < looked + SLICE => return SendError::Full,
+            Some(_) => self.looked = Some(now),
+            None => {
+                self.looked = Some(now);
+                return SendError::Full;
+            }
+        }
+        self.outlet.end().filter(|_| !self.keep_open).unwrap_or(SendError::Full)
+    }
+}
+
+impl Drop for Outward {
+    fn drop(&mut self) {
+        // What a forked child has is its parent's.
+        if self.owner.check().is_ok() {
+            self.outlet.close();
+        }
+    }
+}
+
+/// The sending end of a mechanism that carries pieces or bytes.
+#[derive(Debug)]
+pub(super) struct Outbox<P> {
+    port: P,
+    framing: Framing,
+    max: usize,
+    source: u32,
+    sequence: u64,
+    /// What has been sent and not been handed over.
+    staged: Vec<u8>,
+    /// How much of it has been handed over meanwhile.
+    done: usize,
+    pieces: Vec<Piece>,
+    /// Where each message of a batch lies in it.
+    batch: Vec<Range<usize>>,
+    /// Whether the last frame has been sent.
+    has_left: bool,
+}
+
+impl<P: Port> Outbox<P> {
+    /// `max` is the longest message asked for.
+    pub(super) fn new(port: P, framing: Framing, max: Option<usize>, hello: Option<Identity>) -> Self {
+        let unit = port.unit();
+        let most = match framing {
+            Framing::None => unit,
+            _ => LONGEST,
+        };
+        let max = max.unwrap_or(DEFAULT_LONGEST).min(most);
+        let mut outbox = Self {
+            port,
+            framing,
+            max,
+            source: source_number(),
+            sequence: 0,
+            staged: Vec::new(),
+            done: 0,
+            pieces: Vec::new(),
+            batch: Vec::new(),
+            has_left: false,
+        };
+        if framing == Framing::Frames {
+            outbox.stage_control(Kind::Hello, hello.map(|identity| identity.encode()).as_ref().map_or(&[], |b| &b[..]));
+            // Without room it goes with the first message.
+            let _ = outbox.hand_over();
+        }
+        outbox
+    }
+
+    fn stage_control(&mut self, kind: Kind, payload: &[u8]) {
+        let frame = Frame::control(kind, self.source, self.sequence, payload.len());
+        self.staged.extend_from_slice(&frame.encode());
+        self.staged.extend_from_slice(payload);
+        self.pieces.push(Piece { end: self.staged.len(), tag: 0 });
+    }
+
+    /// How many bytes of a message go into one piece.
+    fn share(&self) -> usize {
+        self.port.unit().saturating_sub(HEADER).max(1)
+    }
+
+    fn frame(&self, message: Outgoing<'_>, offset: usize, length: usize) -> Frame {
+        Frame {
+            kind: Kind::Data,
+            length: length as u32,
+            tag: message.tag,
+            total: message.payload.len() as u32,
+            offset: offset as u32,
+            source: self.source,
+            sequence: self.sequence,
+        }
+    }
+
+    fn stage(&mut self, message: Outgoing<'_>) {
+        match self.framing {
+            Framing::Frames => {
+                let share = self.share();
+                let mut offset = 0;
+                loop {
+                    let length = share.min(message.payload.len() - offset);
+                    self.staged.extend_from_slice(&self.frame(message, offset, length).encode());
+                    self.staged.extend_from_slice(&message.payload[offset..offset + length]);
+                    self.end_piece(message.tag);
+                    offset += length;
+                    if offset == message.payload.len() {
+                        break;
+                    }
+                }
+            }
+            Framing::None | Framing::Lines => {
+                self.staged.extend_from_slice(message.payload);
+                if self.framing == Framing::Lines {
+                    self.staged.push(b'\n');
+                }
+                self.pieces.push(Piece { end: self.staged.len(), tag: message.tag });
+            }
+        }
+        self.sequence += 1;
+    }
+
+    /// What was staged last is a piece, or goes with the last one, if both together are none too long.
+    fn end_piece(&mut self, tag: u32) {
+        let end = self.staged.len();
+        let start = self.pieces.iter().rev().nth(1).map_or(0, |before| before.end);
+        match self.pieces.last_mut() {
+            Some(last)
+                if start >= self.done
+                    && end - start <= self.port.unit()
+                    && (last.tag == tag || !self.port.has_tags()) =>
+            {
+                last.end = end;
+            }
+            _ => self.pieces.push(Piece { end, tag }),
+        }
+    }
+
+    /// Hands over what is staged.
+    fn hand_over(&mut self) -> Result<(), SendError> {
+        let mut first = 0;
+        while self.done < self.staged.len() {
+            // Of the first piece a part may have gone; pieces count from there.
+            while self.pieces[first].end <= self.done {
+                first += 1;
+            }
+            let last = self.pieces.len().min(first + MOST);
+            let base = self.done;
+            let mut pieces = [Piece { end: 0, tag: 0 }; MOST];
+            for (place, piece) in pieces.iter_mut().zip(&self.pieces[first..last]) {
+                *place = Piece { end: piece.end - base, ..*piece };
+            }
+            let end = self.pieces[last - 1].end;
+            match self.port.put_many(&self.staged[base..end], &pieces[..last - first]) {
+                Ok(taken) => self.done += taken,
+                Err(e) => {
+                    self.pieces.drain(..first);
+                    return Err(self.port.explain(&e));
+                }
+            }
+        }
+        self.staged.clear();
+        self.pieces.clear();
+        self.batch.clear();
+        self.done = 0;
+        Ok(())
+    }
+
+    /// Drops what is staged from `length` on, as if it had never been sent.
+    fn unstage(&mut self, length: usize, messages: usize) {
+        self.staged.truncate(length);
+        self.pieces.retain(|piece| piece.end <= length);
+        self.sequence -= messages as u64;
+    }
+
+    /// Sends what fits into one piece without staging it.
+    #[inline]
+    fn put(&mut self, message: Outgoing<'_>) -> Result<(), SendError> {
+        let header;
+        let (first, second) = match self.framing {
+            Framing::Frames => {
+                header = self.frame(message, 0, message.payload.len()).encode();
+                (&header[..], message.payload)
+            }
+            Framing::None => (message.payload, &[][..]),
+            Framing::Lines => (message.payload, &b"\n"[..]),
+        };
+        let parts = [IoSlice::new(first), IoSlice::new(second)];
+        let parts = if second.is_empty() { &parts[..1] } else { &parts[..] };
+        match self.port.put(parts, message.tag) {
+            Ok(taken) => {
+                let whole = first.len() + second.len();
+                if taken < whole {
+                    // The rest of a stream's bytes must follow.
+                    let split = taken.min(first.len());
+                    self.staged.extend_from_slice(&first[split..]);
+                    self.staged.extend_from_slice(&second[taken - split..]);
+                    self.pieces.push(Piece { end: self.staged.len(), tag: message.tag });
+                }
+                Ok(())
+            }
+            Err(e) => Err(self.port.explain(&e)),
+        }
+    }
+}
+
+/// The longest message unless told, in bytes.
+pub(super) const DEFAULT_LONGEST: usize = 16 << 20;
+
+impl<P: Port> Outlet for Outbox<P> {
+    fn max_message(&self) -> usize {
+        self.max
+    }
+
+    #[inline]
+    fn check(&self, length: usize, tag: u32) -> Result<(), SendError> {
+        if length > self.max {
+            return Err(SendError::TooLarge { max: self.max });
+        }
+        let is_fit = match self.framing {
+            Framing::Frames => self.port.is_tag(tag),
+            Framing::None | Framing::Lines => self.port.is_fit(length, tag),
+        };
+        if is_fit { Ok(()) } else { Err(SendError::Unfit) }
+    }
+
+    #[inline]
+    fn try_send(&mut self, message: Outgoing<'_>) -> Result<u64, SendError> {
+        self.check(message.payload.len(), message.tag)?;
+        if self.framing == Framing::Lines && message.payload.contains(&b'\n') {
+            return Err(SendError::Unfit);
+        }
+        if !self.staged.is_empty() {
+            self.hand_over()?;
+        }
+        let sequence = self.sequence;
+        if message.payload.len() <= self.share() || self.framing != Framing::Frames {
+            self.put(message)?;
+            self.sequence += 1;
+            return Ok(sequence);
+        }
+        self.stage(message);
+        match self.hand_over() {
+            // As long as nothing of it has gone, it can be taken back.
+            Err(error) if self.done == 0 => {
+                self.unstage(0, 1);
+                Err(error)
+            }
+            Ok(()) | Err(SendError::Full) => Ok(sequence),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn add(&mut self, message: Outgoing<'_>) -> Result<(), SendError> {
+        self.check(message.payload.len(), message.tag)?;
+        if self.framing == Framing::Lines && message.payload.contains(&b'\n') {
+            return Err(SendError::Unfit);
+        }
+        if self.staged.len() >= BATCH {
+            self.hand_over()?;
+        }
+        let start = self.staged.len();
+        self.stage(message);
+        self.batch.push(start..self.staged.len());
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SendError> {
+        if self.staged.is_empty() { Ok(()) } else { self.hand_over() }
+    }
+
+    fn finish(&mut self) -> Result<(), SendError> {
+        if !self.has_left {
+            self.flush()?;
+            self.has_left = true;
+            if !self.port.retire() && self.framing == Framing::Frames {
+                self.stage_control(Kind::Goodbye, &[]);
+            }
+        }
+        self.flush()
+    }
+
+    fn give_up(&mut self) -> usize {
+        let kept = match self.batch.iter().find(|message| message.end > self.done) {
+            None => self.staged.len(),
+            // The rest of a message of which a part has gone must follow.
+            Some(message) if message.start < self.done => message.end,
+            Some(message) => message.start,
+        };
+        let lost = self.batch.iter().filter(|message| message.end > kept).count();
+        self.batch.clear();
+        self.unstage(kept, lost);
+        lost
+    }
+
+    fn wait(&mut self, deadline: Duration) -> Result<(), SendError> {
+        self.port.wait(deadline).map_err(|e| self.port.explain(&e))
+    }
+
+    fn end(&mut self) -> Option<SendError> {
+        self.port.end()
+    }
+
+    fn peer(&self) -> PeerState {
+        self.port.peer()
+    }
+
+    fn close(&mut self) {
+        let deadline = clock::now().saturating_add(LINGER);
+        while let Err(SendError::Full) = self.finish() {
+            if clock::now() >= deadline || self.port.wait(deadline).is_err() {
+                break;
+            }
+        }
+        self.port.close();
+    }
+}
+
+/// A number that no other sender has, but by a chance of one in four milliards.
+pub(super) fn source_number() -> u32 {
+    use std::hash::{BuildHasher, Hasher};
+    // Seeded by the kernel's random numbers, differently for each; but a forked child goes on with its parent's.
+    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+    hasher.write_u32(std::process::id());
+    hasher.write_u128(clock::now().as_nanos());
+    hasher.finish() as u32
+}

@@ -1,0 +1,99 @@
+//! UDP: messages that may get lost, which is counted, and never kept quiet.
+//!
+//! The receiver's buffer is all there is: a sender is never told to wait, and what comes while the buffer is full is lost. The
+//! numbers in the frames say how much: see [`Delivery::gap`](super::Delivery::gap).
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use super::address::Host;
+use super::outlet::{Piece, Port};
+use super::packets::{PacketFeed, PacketPort};
+use super::plan::Plan;
+use super::receiver::Receiver;
+use super::sender::Sender;
+use super::tcp::{first, resolve, taken};
+use super::unix::set_buffer;
+use crate::channel::SendError;
+use crate::error::Result;
+use crate::sys::socket::{self, Place, Type};
+
+/// The longest datagram, in bytes: 65,535 less the headers of IP and UDP.
+const LONGEST: usize = 65_507;
+/// What fits into a packet on most paths between hosts, so that no datagram is taken apart on its way.
+const BETWEEN_HOSTS: usize = 1_232;
+
+pub(super) fn sender(plan: &Plan, host: &Host) -> Result<Sender> {
+    let framing = plan.piece_framing()?;
+    let addresses = resolve(plan, host)?;
+    let (fd, is_local) = first(&addresses, |address| {
+        let place = Place::inet(address);
+        let fd = socket::open(&place, Type::DGRAM)?;
+        socket::connect_to(fd.as_fd(), &place)?;
+        Ok((fd, address.ip().is_loopback()))
+    })
+    .map_err(|e| plan.failed("connect to", e))?;
+    set_buffer(plan, fd.as_fd(), true)?;
+    let unit = match framing {
+        crate::channel::Framing::Frames if !is_local => BETWEEN_HOSTS,
+        _ => LONGEST,
+    };
+    Ok(Sender::carried(plan.outward(UdpPort { port: PacketPort::new(fd, unit) }, framing)?))
+}
+
+pub(super) fn receiver(plan: &Plan, host: &Host) -> Result<Receiver> {
+    let framing = plan.piece_framing()?;
+    let addresses = resolve(plan, host)?;
+    let bound: OwnedFd = first(&addresses, |address| {
+        let place = Place::inet(address);
+        let fd = socket::open(&place, Type::DGRAM)?;
+        socket::bind_to(fd.as_fd(), &place)?;
+        Ok(fd)
+    })
+    .map_err(|e| taken(plan, e))?;
+    set_buffer(plan, bound.as_fd(), false)?;
+    let address = socket::local_address(bound.as_fd()).ok();
+    Ok(Receiver::carried(plan.inward(Box::new(PacketFeed::new(bound, LONGEST)), framing, true)).at(address))
+}
+
+/// A sender's end.
+#[derive(Debug)]
+struct UdpPort {
+    port: PacketPort,
+}
+
+/// That nobody was there when an earlier datagram arrived is no error of the next one.
+fn again<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    match attempt() {
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => attempt(),
+        outcome => outcome,
+    }
+}
+
+impl Port for UdpPort {
+    fn unit(&self) -> usize {
+        self.port.unit()
+    }
+
+    #[inline]
+    fn put(&mut self, parts: &[IoSlice<'_>], tag: u32) -> io::Result<usize> {
+        again(|| self.port.put(parts, tag))
+    }
+
+    fn put_many(&mut self, bytes: &[u8], pieces: &[Piece]) -> io::Result<usize> {
+        again(|| self.port.put_many(bytes, pieces))
+    }
+
+    fn wait(&mut self, deadline: Duration) -> io::Result<()> {
+        self.port.wait(deadline)
+    }
+
+    fn explain(&mut self, error: &io::Error) -> SendError {
+        match error.kind() {
+            // It is lost, like any that finds nobody there.
+            io::ErrorKind::ConnectionRefused => SendError::Closed,
+            _ => super::outlet::explain(error),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The transports, and what each is expected to do.
+
+/// A way for messages to go. In its address, `{name}` is a name that no other test has, `{directory}` an empty directory,
+/// `{key}` and `{port}` numbers of its own, and `{pid}` the receiving process.
+#[derive(Debug)]
+pub struct Transport {
+    pub address: &'static str,
+    /// What the mechanism takes at once, in bytes; any number if it makes no difference.
+    pub unit: usize,
+    /// The longest message that is tried, unless the sender's limit is lower.
+    pub largest: usize,
+    /// How many small messages make many.
+    pub many: u64,
+    /// The longest message where several send at once.
+    pub longest_of_many: usize,
+    /// Whether every message arrives.
+    pub is_reliable: bool,
+    /// Whether messages that nobody has received outlive both sides.
+    pub keeps_messages: bool,
+    /// Whether it can be opened again.
+    pub has_name: bool,
+    /// Whether it reaches only children that are forked while it is open.
+    pub is_inherited: bool,
+    /// Whether nothing is kept for a receiver that isn't there yet.
+    pub needs_receiver: bool,
+    /// Whether a refused second receiver learns who the first one is.
+    pub names_holder: bool,
+    /// Whether something stays in the directory on purpose.
+    pub persists: bool,
+    /// What [`Address::capabilities`](ringway::Address::capabilities) says, if it can say how many.
+    pub producers: Option<Option<u32>>,
+    pub consumers: Option<u32>,
+}
+
+const USUAL: Transport = Transport {
+    address: "",
+    unit: 4096,
+    largest: 16 << 20,
+    many: 50_000,
+    longest_of_many: 100_000,
+    is_reliable: true,
+    keeps_messages: false,
+    has_name: true,
+    is_inherited: false,
+    needs_receiver: false,
+    names_holder: true,
+    persists: false,
+    producers: Some(None),
+    consumers: Some(1),
+};
+
+const RING: Transport = Transport { keeps_messages: true, producers: Some(Some(1)), ..USUAL };
+
+const RING_OF_MANY: Transport = Transport { producers: Some(Some(8)), consumers: Some(64), ..RING };
+
+const UNIX: Transport = Transport { unit: 64 << 10, ..USUAL };
+
+const LOG: Transport = Transport { persists: true, consumers: None, ..USUAL };
+
+macro_rules! transports {
+    ($($name:ident: $address:literal, { $($field:ident: $value:expr,)* } of $base:expr;)*) => {
+        $(pub const $name: Transport = Transport { address: $address, $($field: $value,)* ..$base };)*
+    };
+}
+
+transports! {
+    SHM: "shm:///{name}", {} of RING;
+    SHM_MPMC: "shm:///{name}?ring=mpmc&producers=8&max_message=1MiB", {} of RING_OF_MANY;
+    SYSV: "sysv:?key={key}", {} of RING;
+    FILE: "file://{directory}/ring?persist=no", {} of RING;
+    ANON: "anon:{name}", { is_inherited: true, has_name: false, } of RING;
+    MEMFD: "memfd://{directory}/meet", {} of RING;
+    MEMFD_MPMC: "memfd://{directory}/meet?ring=mpmc&producers=8&max_message=1MiB", {} of RING_OF_MANY;
+    AUTO: "auto:///{name}", { producers: Some(Some(1)), } of USUAL;
+    PIPE: "pipe:", { has_name: false, } of USUAL;
+    FD: "fd://{end}", { has_name: false, producers: None, } of USUAL;
+    FIFO: "fifo://{directory}/fifo", {} of USUAL;
+    PTY: "pty://{directory}/tty", { unit: 4095, producers: Some(Some(1)), } of USUAL;
+    MQ: "mq:///{name}", { unit: 8192, keeps_messages: true, } of USUAL;
+    SYSVMQ: "sysvmq:?key={key}", { unit: 8192, keeps_messages: true, } of USUAL;
+    UNIX_STREAM: "unix://{directory}/socket", {} of UNIX;
+    UNIX_DGRAM: "unix://{directory}/socket?type=dgram", {} of UNIX;
+    UNIX_SEQPACKET: "unix://{directory}/socket?type=seqpacket", {} of UNIX;
+    UNIX_ABSTRACT: "unix:@{name}", {} of UNIX;
+    TCP4: "tcp://127.0.0.1:{port}", { unit: 64 << 10, names_holder: false, } of USUAL;
+    TCP6: "tcp://[::1]:{port}", { unit: 64 << 10, names_holder: false, } of USUAL;
+    // Its buffer may hold no more than three of the longest datagrams.
+    UDP4: "udp://127.0.0.1:{port}", {
+        unit: 65_507,
+        largest: 120_000,
+        longest_of_many: 5_000,
+        is_reliable: false,
+        needs_receiver: true,
+        names_holder: false,
+    } of USUAL;
+    SIGNAL: "signal://{pid}?sig=RTMIN+5", {
+        unit: 8,
+        largest: 256 << 10,
+        many: 5_000,
+        longest_of_many: 2_000,
+        needs_receiver: true,
+    } of USUAL;
+    LOG_FLOCK: "log://{directory}/log", {} of LOG;
+    LOG_FCNTL: "log://{directory}/log?lock=fcntl&reader=r", {} of LOG;
+    LOG_OFD: "log://{directory}/log?lock=ofd&reader=r", {} of LOG;
+}
