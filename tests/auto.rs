@@ -632,6 +632,8 @@ fn both_sides_log_what_was_chosen() {
         let mut sender = place.sender("").unwrap();
         sender.send(b"x").unwrap();
         receiver.recv().unwrap();
+        // Waits for its thread, which logs after it has decided.
+        drop(receiver);
         let mut events = LOGGER.0.lock().unwrap().clone();
         events.sort();
         assert_eq!(events.len(), 2, "{events:?}");

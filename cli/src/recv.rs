@@ -89,19 +89,16 @@ struct Choice<'a> {
 
 impl Choice<'_> {
     fn tell(&mut self, receiver: &Receiver) {
-        if !self.is_told && let Some(chosen) = receiver.chosen() {
+        if !self.is_told
+            && let Some(chosen) = receiver.chosen()
+        {
             warn(format_args!("{} is {chosen}", self.address.target()));
             self.is_told = true;
         }
     }
 }
 
-fn pass(
-    receiver: &mut Receiver,
-    args: &Args,
-    missing: &mut Missing,
-    choice: &mut Choice<'_>,
-) -> Result<(), Failure> {
+fn pass(receiver: &mut Receiver, args: &Args, missing: &mut Missing, choice: &mut Choice<'_>) -> Result<(), Failure> {
     let written = |error: &io::Error| Failure::of_io("write to standard output", error);
     let mut output = Output::stdout(!args.raw).map_err(|error| written(&error))?;
     // Rings keep what was taken and not received; elsewhere more must not be taken than is wanted.
@@ -166,11 +163,7 @@ impl Missing {
     fn note_malformed(&mut self, address: &Address) {
         // Whoever sends garbage may send a lot of it.
         if self.malformed == 0 {
-            warn(format_args!(
-                "{}: {}; further ones are only counted",
-                address.target(),
-                RecvError::Malformed
-            ));
+            warn(format_args!("{}: {}; further ones are only counted", address.target(), RecvError::Malformed));
         }
         self.malformed += 1;
     }

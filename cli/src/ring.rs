@@ -16,7 +16,9 @@ pub fn address(text: &str) -> Result<Address, String> {
     let address = place::address(text)?;
     match name(&address) {
         Some(_) => Ok(address),
-        None => Err(format!("{address} is no ring that has a name; this command looks at rings only: shm, sysv and file")),
+        None => {
+            Err(format!("{address} is no ring that has a name; this command looks at rings only: shm, sysv and file"))
+        }
     }
 }
 

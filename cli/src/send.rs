@@ -67,9 +67,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut sent = 0_u64;
     while let Some(piece) = input.next().map_err(read)? {
         match sender.try_send((piece, args.tag)) {
-            Err(SendError::Full) => {
-                patiently(args, |slice| sender.send_timeout((piece, args.tag), slice).map(drop))?
-            }
+            Err(SendError::Full) => patiently(args, |slice| sender.send_timeout((piece, args.tag), slice).map(drop))?,
             outcome => outcome.map(drop),
         }
         .map_err(|error| explain(error, args, sent))?;
@@ -89,7 +87,12 @@ fn open(args: &Args) -> Result<Sender, Failure> {
     let open = |address: &Address, options: Options| options.sender(address);
     let connects = matches!(
         args.address.target(),
-        Target::Memfd(_) | Target::Auto(_) | Target::Fifo(_) | Target::Terminal(_) | Target::Unix { .. } | Target::Tcp(_)
+        Target::Memfd(_)
+            | Target::Auto(_)
+            | Target::Fifo(_)
+            | Target::Terminal(_)
+            | Target::Unix { .. }
+            | Target::Tcp(_)
     );
     if !connects {
         return open(&args.address, Options::new()).map_err(|error| refused(error, args));
@@ -207,7 +210,9 @@ fn longer(address: &Address) -> &'static str {
 /// What became of the messages, when not all could be sent.
 fn rest(args: &Args, sent: u64) -> String {
     if ring::name(&args.address).is_none() {
-        return format!("{sent} messages were sent, of which not all need have arrived; the rest of the input was not sent");
+        return format!(
+            "{sent} messages were sent, of which not all need have arrived; the rest of the input was not sent"
+        );
     }
     // Somebody may have removed the ring; then nobody will get what it holds.
     let report = ring::look(&args.address);

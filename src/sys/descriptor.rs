@@ -12,6 +12,9 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use super::{check, clock, uninterrupted};
 
+/// What is written at once to a pipe and is no longer than this is never taken apart.
+pub(crate) const PIPE_ATOMIC: usize = libc::PIPE_BUF;
+
 /// What a descriptor leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {

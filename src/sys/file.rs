@@ -8,6 +8,11 @@ use std::{io, path::Path};
 use super::descriptor::Ready;
 use super::uninterrupted;
 
+/// Has opening fail for a symbolic link.
+pub(crate) const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
+/// Has opening not wait for the other end of a FIFO.
+pub(crate) const NO_WAIT: i32 = libc::O_NONBLOCK;
+
 /// What a file is, whatever it is called: its device and inode numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {

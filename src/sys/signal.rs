@@ -6,6 +6,9 @@ use std::{fmt, fs, io, mem};
 
 use super::{check, uninterrupted};
 
+/// The code of a signal that was queued with a value.
+pub(crate) const QUEUED: i32 = libc::SI_QUEUE;
+
 /// How many signals a `Batch` has room for.
 pub(crate) const BATCH: usize = 64;
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::Address;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::descriptor;
-use crate::sys::file::Identity;
+use crate::sys::file::{Identity, NO_FOLLOW};
 use crate::sys::process::user_id;
 use crate::sys::socket::{self, Place, Type};
 
@@ -44,7 +44,7 @@ impl Claim {
                 .create(true)
                 .truncate(false)
                 .mode(0o600)
-                .custom_flags(libc::O_NOFOLLOW)
+                .custom_flags(NO_FOLLOW)
                 .open(&lock_path)
                 .map_err(|e| failed("open the lock file", e))?;
             if !descriptor::try_flock(lock.as_fd()).map_err(|e| failed("lock", e))? {

@@ -34,8 +34,9 @@ pub(super) fn sender(plan: &Plan, path: &Path) -> Result<Sender> {
 
 pub(super) fn receiver(plan: &Plan, path: &Path) -> Result<Receiver> {
     let framing = plan.stream_framing()?;
-    let feed = FifoFeed::open(plan, path)?;
-    set_capacity(plan, feed.lock.as_fd())?;
+    let mut feed = FifoFeed::open(plan, path)?;
+    // What fails from here on takes away what was made.
+    set_capacity(plan, feed.lock.as_fd()).inspect_err(|_| feed.close())?;
     Ok(Receiver::carried(plan.inward(Box::new(feed), framing, false)))
 }
 

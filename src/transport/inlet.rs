@@ -310,6 +310,14 @@ struct Connection {
     number: u64,
     feed: Box<dyn Feed>,
     buffer: Buffer,
+    /// Whether its end was reached, which the feed says once, and a last line came first.
+    has_ended: bool,
+}
+
+impl Connection {
+    fn new(number: u64, feed: Box<dyn Feed>) -> Self {
+        Self { number, feed, buffer: Buffer::default(), has_ended: false }
+    }
 }
 
 /// Where the current message lies.
@@ -351,7 +359,7 @@ impl Inbox {
             is_put_back: false,
             is_over: false,
         };
-        inbox.connections.extend(feed.map(|feed| Connection { number: 0, feed, buffer: Buffer::default() }));
+        inbox.connections.extend(feed.map(|feed| Connection::new(0, feed)));
         inbox
     }
 
@@ -413,7 +421,10 @@ impl Inbox {
                     return Err(RecvError::Malformed);
                 }
             }
-            let Connection { feed, buffer, .. } = &mut self.connections[at];
+            let Connection { feed, buffer, has_ended, .. } = &mut self.connections[at];
+            if std::mem::take(has_ended) {
+                return self.finish(at);
+            }
             match feed.fill(buffer, many) {
                 Ok(true) => {}
                 Ok(false) => return self.finish(at),
@@ -434,6 +445,7 @@ impl Inbox {
             let range = connection.buffer.start..connection.buffer.end;
             connection.buffer.start = connection.buffer.end;
             connection.buffer.searched = 0;
+            connection.has_ended = true;
             let delivery = Delivery { len: range.len(), sequence: self.count, ..Delivery::default() };
             self.count += 1;
             (self.current, self.delivery) = (Current::In { connection: at, range }, delivery);
@@ -470,7 +482,7 @@ impl Inbox {
         match door.accept() {
             Ok(feed) => {
                 self.opened += 1;
-                self.connections.push(Connection { number: self.opened, feed, buffer: Buffer::default() });
+                self.connections.push(Connection::new(self.opened, feed));
                 Ok(true)
             }
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => Ok(false),

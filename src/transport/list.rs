@@ -121,8 +121,13 @@ mod tests {
         let wanted: Address = format!("sysvmq:?key={key:#x}").parse().unwrap();
         let size = queue.0.status().unwrap().most_bytes;
         let here = || list().unwrap().into_iter().find(|listed| listed.address == wanted);
-        let listed =
-            Listed { address: wanted.clone(), size: Some(size), messages: Some(1), mode: Some(0o640), uid: Some(user_id()) };
+        let listed = Listed {
+            address: wanted.clone(),
+            size: Some(size),
+            messages: Some(1),
+            mode: Some(0o640),
+            uid: Some(user_id()),
+        };
         assert_eq!(here(), Some(listed));
         drop(queue);
         assert_eq!(here(), None);

@@ -17,9 +17,9 @@ use crate::channel::{Framing, Options};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::descriptor::{self, Ready, Sink};
 
-/// What the kernel takes whole.
+/// What the kernel takes whole: part of the format of frames in pipes.
 const ATOMIC: usize = 4096;
-const _: () = assert!(ATOMIC == libc::PIPE_BUF);
+const _: () = assert!(ATOMIC <= descriptor::PIPE_ATOMIC);
 
 /// A sender's end.
 #[derive(Debug)]

@@ -109,8 +109,14 @@ impl Meeting {
     fn join(plan: &Plan, key: i32, framing: Framing, role: u32) -> Result<Self> {
         let deadline = clock::now().saturating_add(PATIENCE);
         let mut pauses = Pauses::new();
+        // What this made is its own in later rounds, too, when somebody was still taking away the semaphores of an older queue.
+        let mut made = None;
         loop {
-            let Some((queue, is_made)) = open_or_create(plan, key)? else { continue };
+            let Some((queue, is_new)) = open_or_create(plan, key)? else { continue };
+            if is_new {
+                made = Some(queue);
+            }
+            let is_made = made == Some(queue);
             let Some(unit) = check(plan, queue, is_made, framing)? else { continue };
             let set = match framing {
                 Framing::Frames => match enter(plan, key, role)? {

@@ -90,7 +90,7 @@ macro_rules! watching {
 /// Those that have a name, by which others find them later.
 macro_rules! named {
     ($transport:ident) => {
-        tests! { $transport: endings::other_receivers_go_on endings::both_are_killed }
+        tests! { $transport: endings::other_receivers_go_on endings::both_are_killed roles::a_failed_attempt }
     };
 }
 

@@ -5,13 +5,17 @@ use crate::stage::{Gate, Stage, await_sleep, content, expect_closed, tag};
 use ringway::{RecvError, SendError, Sender};
 use std::time::{Duration, Instant};
 
-const LENGTH: usize = 1000;
+/// Of every second message, more than some mechanisms take at once.
+fn length(number: u64) -> usize {
+    if number.is_multiple_of(2) { 1000 } else { 5000 }
+}
+
 const PAUSE: Duration = Duration::from_millis(30);
 
 /// Sends until there is no room; how many.
 fn fill(sender: &mut Sender) -> u64 {
     for number in 0..200_000 {
-        match sender.try_send((&content(number, LENGTH), tag(number))) {
+        match sender.try_send((&content(number, length(number)), tag(number))) {
             Ok(_) => {}
             Err(error) => {
                 assert_eq!(error, SendError::Full);
@@ -29,7 +33,7 @@ pub fn a_slow_reader(stage: &Stage) {
         let first = fill(&mut sender);
         tell.say(b'f');
         for number in first..first + 2000 {
-            sender.send((&content(number, LENGTH), tag(number))).unwrap();
+            sender.send((&content(number, length(number)), tag(number))).unwrap();
         }
         sender.send((&first.to_le_bytes(), 0)).unwrap();
     });
@@ -38,11 +42,11 @@ pub fn a_slow_reader(stage: &Stage) {
     let mut number = 0;
     loop {
         let message = receiver.recv_timeout(PATIENCE).unwrap();
-        if message.len() != LENGTH {
+        if message.len() == size_of::<u64>() {
             assert_eq!(message[..], (number - 2000u64).to_le_bytes());
             break;
         }
-        crate::stage::check(&message, message.tag(), number, LENGTH);
+        crate::stage::check(&message, message.tag(), number, length(number));
         number += 1;
     }
     expect_closed(&mut receiver);
@@ -57,7 +61,7 @@ pub fn a_sender_that_runs_out_of_time(stage: &Stage) {
         let mut refused = 0;
         // The kernel may make room by itself now and then: what is sent then counts.
         while refused < 3 {
-            let bytes = content(next, LENGTH);
+            let bytes = content(next, length(next));
             let start = Instant::now();
             match sender.send_timeout((&bytes, tag(next)), PAUSE) {
                 Ok(_) => next += 1,
@@ -67,7 +71,7 @@ pub fn a_sender_that_runs_out_of_time(stage: &Stage) {
                     refused += 1;
                 }
             }
-            let bytes = content(next, LENGTH);
+            let bytes = content(next, length(next));
             match sender.send_deadline((&bytes, tag(next)), start) {
                 Ok(_) => next += 1,
                 Err(error) => assert_eq!(error, SendError::Timeout),
@@ -75,7 +79,7 @@ pub fn a_sender_that_runs_out_of_time(stage: &Stage) {
         }
         tell.say(b'f');
         for _ in 0..100 {
-            sender.send_timeout((&content(next, LENGTH), tag(next)), PATIENCE).unwrap();
+            sender.send_timeout((&content(next, length(next)), tag(next)), PATIENCE).unwrap();
             next += 1;
         }
         sender.send(&next.to_le_bytes()).unwrap();
@@ -84,11 +88,11 @@ pub fn a_sender_that_runs_out_of_time(stage: &Stage) {
     let mut number = 0;
     loop {
         let message = receiver.recv_timeout(PATIENCE).unwrap();
-        if message.len() != LENGTH {
+        if message.len() == size_of::<u64>() {
             assert_eq!(message[..], u64::to_le_bytes(number));
             break;
         }
-        crate::stage::check(&message, message.tag(), number, LENGTH);
+        crate::stage::check(&message, message.tag(), number, length(number));
         number += 1;
     }
     expect_closed(&mut receiver);
@@ -129,6 +133,7 @@ pub fn a_receiver_that_runs_out_of_time(stage: &Stage) {
 
 /// What doesn't fit is lost, and every loss is counted once.
 pub fn losses(stage: &Stage) {
+    const LENGTH: usize = 1000;
     const COUNT: u64 = 20_000;
     let gate = Gate::new();
     let (mut child, mut receiver) = stage.with_child(|tell| {

@@ -4,6 +4,7 @@ use crate::common::{Child, PATIENCE};
 use crate::stage::{Gate, Stage, expect_closed};
 use ringway::error::ErrorKind;
 use ringway::{Options, RecvError, SendError};
+use std::time::Duration;
 
 fn assert_taken(refused: Option<ErrorKind>, pid: u32) {
     assert_eq!(refused, Some(ErrorKind::RoleTaken { pid }));
@@ -30,6 +31,33 @@ pub fn a_second_receiver(stage: &Stage) {
     stage.expect(&mut receiver, 1, 10);
     expect_closed(&mut receiver);
     child.expect_success();
+}
+
+/// What can't be had, or not in time, leaves nothing behind; and is no obstacle later.
+pub fn a_failed_attempt(stage: &Stage) {
+    let beyond = Options::new().capacity(1 << 45);
+    let hasty = || Options::new().connect(Duration::from_millis(20));
+    let attempts: [&dyn Fn() -> bool; 4] = [
+        &|| beyond.receiver(&stage.address()).is_err(),
+        &|| hasty().capacity(1 << 45).sender(&stage.address()).is_err(),
+        &|| hasty().sender(&stage.address()).is_err(),
+        &|| Options::new().max_message(1 << 45).receiver(&stage.address()).is_err(),
+    ];
+    let failed = attempts.map(|attempt| {
+        let failed = attempt();
+        assert_eq!(stage.place.leftovers(), [""; 0], "after an attempt");
+        failed
+    });
+    assert!(failed.contains(&true), "{failed:?}");
+    stage.between(
+        |mut sender| stage.send(&mut sender, 0, 10),
+        |receiver| {
+            // Of a sender that found its place, the end may still be news.
+            while receiver.recv_batch_timeout(1, PATIENCE).err() == Some(RecvError::Closed) {}
+            stage.expect(receiver, 0, 10);
+            expect_closed(receiver);
+        },
+    );
 }
 
 /// As a second receiver.

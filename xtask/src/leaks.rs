@@ -1,11 +1,21 @@
-//! What outlives its processes: names in /dev/shm and System V objects.
+//! What outlives its processes: names in /dev/shm, our own in the directory for temporary files, and System V objects.
+//!
+//! POSIX message queues can't be seen unless somebody has mounted their file system: their tests clean up for themselves.
 
 use crate::steps::Outcome;
-use std::{collections::BTreeSet, fs, path::Path, process};
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    path::{Path, PathBuf},
+    process,
+};
+
+const SHARED: &str = "/dev/shm";
 
 /// What existed at one moment.
 pub struct Snapshot {
-    shared: BTreeSet<String>,
+    /// Files, sockets and FIFOs.
+    names: BTreeSet<PathBuf>,
     system_v: BTreeSet<Object>,
 }
 
@@ -20,18 +30,16 @@ struct Object {
 
 impl Snapshot {
     pub fn take() -> Result<Self, String> {
-        let mut shared = BTreeSet::new();
-        for entry in fs::read_dir("/dev/shm").map_err(|error| format!("could not list /dev/shm: {error}"))? {
-            let entry = entry.map_err(|error| format!("could not list /dev/shm: {error}"))?;
-            shared.insert(entry.file_name().to_string_lossy().into_owned());
-        }
+        let mut names = list(Path::new(SHARED))?;
+        // Everybody has files there: ours all have one name.
+        names.extend(list(&env::temp_dir())?.into_iter().filter(|path| name_of(path).starts_with("ringway")));
         let mut system_v = BTreeSet::new();
         for kind in ["shm", "sem", "msg"] {
             let path = format!("/proc/sysvipc/{kind}");
             let table = fs::read_to_string(&path).map_err(|error| format!("could not read {path}: {error}"))?;
             system_v.extend(objects(kind, &table));
         }
-        Ok(Self { shared, system_v })
+        Ok(Self { names, system_v })
     }
 
     /// Fails if there is something now that wasn't there, and whose maker is gone: others may be at work on this machine.
@@ -39,14 +47,25 @@ impl Snapshot {
         let now = Self::take()?;
         // This process lives, but has no use left for anything it made.
         let alive = |pid: u32| pid != process::id() && Path::new(&format!("/proc/{pid}")).exists();
-        let names = now.shared.difference(&self.shared).filter(|name| is_leak(name, alive));
+        let names = now.names.difference(&self.names).filter(|path| is_leak(&name_of(path), alive));
         let objects = now.system_v.difference(&self.system_v).filter(|object| !object.creator.is_some_and(alive));
         let left: Vec<String> = names
-            .map(|name| format!("/dev/shm/{name}"))
+            .map(|path| path.display().to_string())
             .chain(objects.map(|object| format!("System V {} {}", object.kind, object.id)))
             .collect();
         if left.is_empty() { Ok(()) } else { Err(format!("left behind: {}", left.join(", "))) }
     }
+}
+
+/// What is in a directory.
+fn list(directory: &Path) -> Result<BTreeSet<PathBuf>, String> {
+    let failed = |error| format!("could not list {}: {error}", directory.display());
+    let entries = fs::read_dir(directory).map_err(failed)?;
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Our names begin with ringway and those of tests carry a pid, the largest number in them.
@@ -101,13 +120,16 @@ mod tests {
 
     #[test]
     fn a_file_left_behind_is_reported_until_it_is_removed() {
-        let name = format!("ringway-leak-{}", process::id());
-        let reported = |before: &Snapshot| before.compare().is_err_and(|problem| problem.contains(&name));
-        let before = Snapshot::take().unwrap();
-        fs::write(format!("/dev/shm/{name}"), "").unwrap();
-        let while_there = reported(&before);
-        fs::remove_file(format!("/dev/shm/{name}")).unwrap();
-        assert!(while_there);
-        assert!(!reported(&before));
+        for directory in [PathBuf::from(SHARED), env::temp_dir()] {
+            let path = directory.join(format!("ringway-leak-{}", process::id()));
+            let reported =
+                |before: &Snapshot| before.compare().is_err_and(|problem| problem.contains(path.to_str().unwrap()));
+            let before = Snapshot::take().unwrap();
+            fs::write(&path, "").unwrap();
+            let while_there = reported(&before);
+            fs::remove_file(&path).unwrap();
+            assert!(while_there);
+            assert!(!reported(&before));
+        }
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::steps::{Outcome, run, target_dir};
 use std::{
+    env,
     fs::{self, File},
-    io::{self, BufWriter, Write},
+    io::{self, BufRead, BufReader, BufWriter, Write},
     path::{Path, PathBuf},
     process::{self, Child, Command, Stdio},
     thread,
@@ -100,6 +101,7 @@ pub fn send_and_recv() -> Outcome {
         }
         outcome.map_err(|problem| format!("{problem}, over {address}"))?;
     }
+    carry(&key, &folder)?;
     let address = format!("shm:///ringway-smoke-{pid}?ring=mpmc&max_message=128KiB");
     let outcome = share(&address, &lines, &folder).and_then(|()| outlive(&address, &folder));
     if outcome.is_err() {
@@ -107,6 +109,69 @@ pub fn send_and_recv() -> Outcome {
         let _ = Command::new(ringway()).args(["rm", &address]).output();
     }
     outcome.map_err(|problem| format!("{problem}, over {address}"))
+}
+
+/// Sends a shorter file by everything else that both sides find by one address, and through a pipe.
+fn carry(key: &Path, folder: &Path) -> Outcome {
+    let (pid, directory) = (process::id(), env::temp_dir());
+    let (input, output) = (folder.join("short"), folder.join("output"));
+    // No more than the buffer of a socket holds, which is all that UDP has.
+    write(&input, |out| random().take(1 << 13).try_for_each(|word| out.write_all(&word.to_le_bytes())))?;
+    let path = directory.join(format!("ringway-smoke-{pid}"));
+    let at = |scheme: &str, options: &str| format!("{scheme}://{}{options}", path.display());
+    let flags: (&[&str], &[&str]) = (&["--chunk", "10000"], &["--raw"]);
+    for address in [
+        at("memfd", ""),
+        format!("auto:///ringway-smoke-{pid}"),
+        at("fifo", ""),
+        at("pty", ""),
+        format!("mq:///ringway-smoke-{pid}"),
+        format!("sysvmq://{}?id=7", key.display()),
+        at("unix", ""),
+        at("unix", "?type=dgram"),
+        at("unix", "?type=seqpacket"),
+        format!("unix:@ringway-smoke-{pid}"),
+        at("log", ""),
+    ] {
+        let outcome = pass(&address, &input, &output, flags, First::Receiver);
+        if outcome.is_err() || address.starts_with("log:") {
+            // A log stays; for the others, as above.
+            let _ = Command::new(ringway()).args(["rm", "--force", &address]).output();
+        }
+        outcome.map_err(|problem| format!("{problem}, over {address}"))?;
+    }
+    for address in ["tcp://127.0.0.1:0", "udp://127.0.0.1:0", "signal://self"] {
+        find(address, &input, &output, flags).map_err(|problem| format!("{problem}, over {address}"))?;
+    }
+    println!("{} over a pipe", input.display());
+    let (reader, writer) = io::pipe().map_err(|error| format!("could not make a pipe: {error}"))?;
+    let (mut send, mut recv) = (Command::new(ringway()), Command::new(ringway()));
+    send.arg("send").args(flags.0).arg("fd://1").stdin(open(&input)?).stdout(writer);
+    recv.arg("recv").args(flags.1).arg("fd://0").stdin(reader).stdout(create(&output)?);
+    let (sender, receiver) = (Running::start("ringway send", &mut send)?, Running::start("ringway recv", &mut recv)?);
+    // Or the pipe would have a sender here.
+    drop((send, recv));
+    sender.finish(PIPE_LIMIT)?;
+    receiver.finish(PIPE_LIMIT)?;
+    run(Command::new("cmp").args([input, output]))
+}
+
+/// Sends to where the receiver says it is.
+fn find(address: &str, input: &Path, output: &Path, flags: (&[&str], &[&str])) -> Outcome {
+    println!("{} over {address}", input.display());
+    let mut recv = Command::new(ringway());
+    recv.arg("recv").args(flags.1).arg(address).stdin(Stdio::null()).stdout(create(output)?).stderr(Stdio::piped());
+    let mut receiver = Running::start("ringway recv", &mut recv)?;
+    let mut line = String::new();
+    if let Some(stderr) = receiver.child.stderr.take() {
+        BufReader::new(stderr).read_line(&mut line).map_err(|error| format!("could not hear ringway recv: {error}"))?;
+    }
+    let reached = line.trim_end().strip_prefix("ringway: receiving at ").ok_or_else(|| format!("it said {line:?}"))?;
+    let mut send = Command::new(ringway());
+    send.arg("send").args(flags.0).arg(reached).stdin(open(input)?);
+    Running::start("ringway send", &mut send)?.finish(PIPE_LIMIT)?;
+    receiver.finish(PIPE_LIMIT)?;
+    run(Command::new("cmp").args([input, output]))
 }
 
 /// Two senders and two receivers: each line comes out once.

@@ -211,7 +211,8 @@ fn table(rows: &[Row]) -> String {
         column.set_padding((0, 2));
     }
     table.column_mut(5).expect("it has thirteen").set_cell_alignment(CellAlignment::Right);
-    let reasons = rows.iter().filter_map(|row| Some(format!("\n{}: {}\n", row.address, row.reason.as_ref()?.as_ref()?)));
+    let reasons =
+        rows.iter().filter_map(|row| Some(format!("\n{}: {}\n", row.address, row.reason.as_ref()?.as_ref()?)));
     format!("{}\n{}", table.trim_fmt(), reasons.collect::<String>())
 }
 

@@ -81,9 +81,9 @@ impl Probe {
 
 /// A path as it stands in an address.
 fn encoded(path: &Path) -> String {
-    ["%", "?", "&", "#"].iter().fold(path.display().to_string(), |path, sign| {
-        path.replace(sign, &format!("%{:02X}", sign.as_bytes()[0]))
-    })
+    ["%", "?", "&", "#"]
+        .iter()
+        .fold(path.display().to_string(), |path, sign| path.replace(sign, &format!("%{:02X}", sign.as_bytes()[0])))
 }
 
 /// A process that doesn't outlive this.

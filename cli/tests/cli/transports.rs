@@ -140,7 +140,8 @@ fn bytes() -> Vec<u8> {
 }
 
 #[track_caller]
-fn assert_passed(sender: Running, receiver: Running, wanted: &[u8], what: &str) {
+fn assert_passed(mut sender: Running, receiver: Running, wanted: &[u8], what: &str) {
+    drop(sender.stdin.take());
     let received = receiver.end();
     let sent = sender.end();
     assert_eq!((sent.code(), received.code()), (Some(0), Some(0)), "{what}: {}{}", sent.stderr, received.stderr);
@@ -267,7 +268,8 @@ fn interrupted_ones_leave_nothing() {
 
 #[test]
 fn the_way_to_a_receiver_is_bounded() {
-    for spot in [at_path("memfd", ""), named("auto:///", ""), at_path("fifo", ""), at_path("pty", ""), at_path("unix", "")]
+    for spot in
+        [at_path("memfd", ""), named("auto:///", ""), at_path("fifo", ""), at_path("pty", ""), at_path("unix", "")]
     {
         let end = run(&["send", "--timeout", "20ms", &spot.address], b"one\n");
         end.assert_code(4).assert_says(&["no receiver", "20ms", &spot.address]);
@@ -280,7 +282,7 @@ fn the_way_to_a_receiver_is_bounded() {
 
 #[test]
 fn waiting_for_a_receiver_can_be_interrupted() {
-    for spot in [at_path("fifo", "?connect=60m"), named("auto:///", "?connect=1h"), at_path("unix", "?connect=1h")] {
+    for spot in [at_path("fifo", "?connect=60m"), named("auto:///", "?connect=60m"), at_path("unix", "?connect=60m")] {
         let sender = start(&["send", &spot.address]);
         until_it_catches(&sender, Signal::SIGALRM);
         sender.signal(Signal::SIGINT);
@@ -307,7 +309,8 @@ fn an_end_that_nobody_can_be_told_of_is_a_failure() {
     let (mut reader, writer) = std::io::pipe().unwrap();
     // Fills the pipe to the last byte, so that there is no room for more.
     let line = format!("{}\n", "x".repeat(4095));
-    let filler = start_with(&["send", "--timeout", "0s", "fd://1?framing=lines"], Stdio::piped(), writer.try_clone().unwrap());
+    let filler =
+        start_with(&["send", "--timeout", "0s", "fd://1?framing=lines"], Stdio::piped(), writer.try_clone().unwrap());
     let mut filler = filler;
     for _ in 0..16 {
         filler.say(&line);
@@ -336,7 +339,9 @@ fn a_reader_that_has_enough_ends_both() {
 
 #[test]
 fn a_role_is_held_by_one() {
-    for spot in [at_path("fifo", ""), at_path("pty", ""), at_path("unix", ""), at_path("memfd", ""), named("mq:///", "")] {
+    for spot in
+        [at_path("fifo", ""), at_path("pty", ""), at_path("unix", ""), at_path("memfd", ""), named("mq:///", "")]
+    {
         let (sender, receiver) = start_both(&spot);
         let end = run(&["recv", &spot.address], b"");
         end.assert_code(2).assert_says(&[&format!("process {}", receiver.pid())]);

@@ -175,7 +175,7 @@ fn open(plan: &Plan, path: &Path, lock: record_lock::Kind, to_send: bool) -> Res
 fn open_or_create(plan: &Plan, path: &Path, to_send: bool) -> Result<Option<File>> {
     let mut options = OpenOptions::new();
     // A FIFO must not have it wait.
-    options.read(true).custom_flags(libc::O_NONBLOCK);
+    options.read(true).custom_flags(file::NO_WAIT);
     if plan.existence() != Existence::CreateNew {
         match options.clone().write(to_send).open(path) {
             Ok(file) => return Ok(Some(file)),
@@ -236,7 +236,7 @@ pub(super) fn remove(address: &Address, path: &Path, force: bool) -> Result<()> 
     let refuse = |kind, advice: &str| Err(Error::new(kind, "remove", address.target()).advise(advice));
     let mut options = OpenOptions::new();
     let file =
-        options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|e| failed("open", e))?;
+        options.read(true).write(true).custom_flags(file::NO_WAIT).open(path).map_err(|e| failed("open", e))?;
     let is_file = file.metadata().map_err(|e| failed("look at", e))?.is_file();
     if !is_file || Head::read(&file).map_err(|e| failed("read", e))? == Err(NoHead::Foreign) {
         return refuse(ErrorKind::InvalidInput, "it is no ringway log");

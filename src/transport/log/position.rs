@@ -41,7 +41,7 @@ impl Position {
         let tried = |what: &str| format!("{what} the position {} of", path.display());
         let open = || {
             let mut options = OpenOptions::new();
-            options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).mode(plan.perm());
+            options.read(true).write(true).custom_flags(file::NO_FOLLOW | file::NO_WAIT).mode(plan.perm());
             match options.clone().create_new(true).open(&path) {
                 Ok(created) => file::set_mode(&created, plan.perm()).map(|()| created),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => options.open(&path),

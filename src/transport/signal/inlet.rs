@@ -12,7 +12,7 @@ use crate::channel::{PeerState, RecvError};
 use crate::sys::clock;
 use crate::sys::descriptor::{self, Ready};
 use crate::sys::process::{Fate, ProcessId};
-use crate::sys::signal::{self, Arrived, Batch};
+use crate::sys::signal::{self, Arrived, Batch, QUEUED};
 use crate::transport::frame::{Frame, Identity, Kind, Malformed};
 use crate::transport::inlet::Inlet;
 use crate::transport::outlet::LINGER;
@@ -65,7 +65,7 @@ impl SignalInlet {
     /// Takes in a signal; a message if it was the last word of one.
     fn take(&mut self, arrived: Arrived) -> Result<Option<Delivery>, RecvError> {
         // A pid of 0 is one that has no number here.
-        if arrived.code != libc::SI_QUEUE || arrived.pid == 0 {
+        if arrived.code != QUEUED || arrived.pid == 0 {
             return Err(RecvError::Malformed);
         }
         let at = match self.peers.get(self.last) {
@@ -325,7 +325,7 @@ mod tests {
     impl SignalInlet {
         /// What the words of a process lead to: messages with their sender's number, and errors.
         fn feed(&mut self, pid: u32, words: &[u64]) -> Vec<Result<(Vec<u8>, u32), RecvError>> {
-            let arrived = |&value| Arrived { signal: 0, code: libc::SI_QUEUE, pid, uid: 0, value };
+            let arrived = |&value| Arrived { signal: 0, code: QUEUED, pid, uid: 0, value };
             let outcomes = words.iter().filter_map(|word| match self.take(arrived(word)) {
                 Ok(None) => None,
                 Ok(Some(delivery)) => Some(Ok((self.current.clone(), delivery.producer))),
