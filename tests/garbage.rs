@@ -141,7 +141,8 @@ fn what_is_announced_and_never_comes_takes_no_memory() {
         assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
     }
     assert_eq!(receiver.recv_timeout(PATIENCE).err(), Some(RecvError::PeerDied));
-    assert!(resident() - before < 40_000, "{} kB", resident() - before);
+    let more = resident().saturating_sub(before);
+    assert!(more < 40_000, "{more} kB");
 }
 
 #[test]
@@ -168,11 +169,12 @@ fn a_bad_datagram_is_told_once_and_hurts_no_other() {
     let to_unix = UnixDatagram::unbound().unwrap();
     let to_udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let udp_address = udp.local_address().unwrap();
-    let send: [(&mut Receiver, Box<dyn Fn(&[u8])>); 2] = [
+    type Send<'a> = Box<dyn Fn(&[u8]) + 'a>;
+    let ends: [(&mut Receiver, Send); 2] = [
         (&mut unix, Box::new(|bytes| assert_eq!(to_unix.send_to(bytes, &path).unwrap(), bytes.len()))),
         (&mut udp, Box::new(|bytes| assert_eq!(to_udp.send_to(bytes, udp_address).unwrap(), bytes.len()))),
     ];
-    for (receiver, send) in send {
+    for (receiver, send) in ends {
         send(&whole(1, 0, b"one"));
         send(b"");
         send(b"too short");

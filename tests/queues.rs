@@ -664,3 +664,28 @@ fn a_queue_that_is_removed_is_the_end() {
     expect_end(&mut receiver, RecvError::Closed);
     expect_end(&mut idle, RecvError::Closed);
 }
+
+#[test]
+fn a_batch_keeps_its_tags() {
+    let _alone = alone();
+    let scratch = Scratch::new(SysV);
+    let mut receiver = scratch.receiver("");
+    let mut sender = scratch.sender("");
+    sender.send_many([(b"a", 1), (b"b", 2), (b"c", 1), (b"d", 0)]).unwrap();
+    assert!(receiver.select(Some(2)));
+    expect(&mut receiver, b"b", 2);
+    assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+    assert!(receiver.select(None));
+    for (message, tag) in [(b"a", 1), (b"c", 1), (b"d", 0)] {
+        expect(&mut receiver, message, tag);
+    }
+    drop((sender, receiver));
+
+    let scratch = Scratch::new(Posix);
+    let mut sender = scratch.sender("priority=tag");
+    sender.send_many([(b"a", 1), (b"b", 3), (b"c", 3), (b"d", 2)]).unwrap();
+    let mut receiver = scratch.receiver("");
+    for (message, tag) in [(b"b", 3), (b"c", 3), (b"d", 2), (b"a", 1)] {
+        expect(&mut receiver, message, tag);
+    }
+}

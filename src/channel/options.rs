@@ -153,8 +153,8 @@ impl Options {
         self
     }
 
-    /// How long a sender tries to reach a receiver, where it has to be there first (FIFOs, pseudo-terminals, stream and seqpacket
-    /// sockets, `memfd:`, `auto:`): 5 s unless said.
+    /// How long a sender tries to reach a receiver, where it has to be there first (FIFOs, pseudo-terminals, Unix and TCP
+    /// sockets, signals, `memfd:`, `auto:`): 5 s unless said.
     pub fn connect(mut self, timeout: Duration) -> Self {
         self.connect = Some(timeout);
         self

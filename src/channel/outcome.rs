@@ -24,8 +24,8 @@ pub enum SendError {
     /// The ring holds what no correct peer writes; it is of no further use.
     Poisoned,
     /// The transport can't carry this message as it is: with [`Framing::Lines`](crate::Framing::Lines) one that has a newline in
-    /// it, with [`Framing::None`](crate::Framing::None) an empty one where that means the end, or a tag that the mechanism
-    /// doesn't have.
+    /// it, with [`Framing::None`](crate::Framing::None) an empty one where that means the end, or a tag that can't be the
+    /// mechanism's own type or priority.
     Unfit,
     /// The kernel refused it for another reason.
     Os {
@@ -79,7 +79,7 @@ impl fmt::Display for SendError {
             Self::PeerDied => f.write_str("the consumer died"),
             Self::Fenced => f.write_str(FENCED),
             Self::Poisoned => f.write_str(POISONED),
-            Self::Unfit => f.write_str("the transport can't carry this message without frames"),
+            Self::Unfit => f.write_str("the transport can't carry this message as it is"),
             Self::Os { errno } => io::Error::from_raw_os_error(*errno).fmt(f),
         }
     }

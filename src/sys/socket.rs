@@ -82,7 +82,7 @@ pub(crate) fn kind(fd: BorrowedFd) -> io::Result<Type> {
 
 /// What it is bound to, of an internet socket.
 pub(crate) fn local_address(fd: BorrowedFd) -> io::Result<SocketAddr> {
-    SocketAddr::try_from(rustix::net::getsockname(fd)?).map_err(|e| io::Error::from(e))
+    SocketAddr::try_from(rustix::net::getsockname(fd)?).map_err(io::Error::from)
 }
 
 /// Sets the mode that a path has which it is then bound to, less the umask.

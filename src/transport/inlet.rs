@@ -12,7 +12,7 @@ use super::receiver::Delivery;
 use super::sources::{Sources, Taken};
 use crate::channel::{Framing, Owner, PeerState, RecvError};
 use crate::sys::{clock, descriptor};
-use crate::wait::SLICE;
+use crate::wait::{SLICE, Spin};
 
 /// Bytes that are read at once from a stream.
 pub(super) const READ: usize = 64 << 10;
@@ -142,6 +142,18 @@ pub(super) trait Inlet: Debug + Send {
     fn max_message(&self) -> usize;
     /// The next message, if there is one now; it is the current one then. `many` if more will be asked for at once.
     fn try_take(&mut self, many: bool) -> Result<Delivery, RecvError>;
+    /// Whether a wait begins with looks by [`Inlet::retry_take`].
+    fn has_retry(&self) -> bool {
+        false
+    }
+    /// [`Inlet::try_take`] just after that found nothing: looks neither at who comes nor at who is gone.
+    fn retry_take(&mut self, _many: bool) -> Result<Delivery, RecvError> {
+        Err(RecvError::Empty)
+    }
+    /// Whether the next message has to be read from somewhere where several can be read at once.
+    fn is_drained(&self, _many: bool) -> bool {
+        false
+    }
     /// Of the current message.
     fn payload(&self) -> &[u8];
     /// The current message will be the next one again.
@@ -163,14 +175,15 @@ pub(super) struct Inward {
     inlet: Box<dyn Inlet>,
     owner: Owner,
     keep_open: bool,
+    spin: Spin,
     looked: Option<Duration>,
     /// What ended a batch, to be told next.
     untold: Option<RecvError>,
 }
 
 impl Inward {
-    pub(super) fn new(inlet: Box<dyn Inlet>, keep_open: bool) -> Self {
-        Self { inlet, owner: Owner::this(), keep_open, looked: None, untold: None }
+    pub(super) fn new(inlet: Box<dyn Inlet>, keep_open: bool, spin: Spin) -> Self {
+        Self { inlet, owner: Owner::this(), keep_open, spin, looked: None, untold: None }
     }
 
     pub(super) fn max_message(&self) -> usize {
@@ -222,6 +235,9 @@ impl Inward {
 
     pub(super) fn take(&mut self, deadline: Option<Duration>, many: bool) -> Result<Delivery, RecvError> {
         self.owner.check()?;
+        if self.inlet.is_drained(many) {
+            self.spin.gather();
+        }
         let mut looked = None;
         loop {
             match self.take_now(many) {
@@ -230,7 +246,12 @@ impl Inward {
             }
             let now = clock::now();
             match looked {
-                None => looked = Some(now),
+                None => {
+                    looked = Some(now);
+                    if let Some(taken) = self.retry(deadline, many) {
+                        return taken;
+                    }
+                }
                 Some(before) if now >= before + SLICE => {
                     looked = Some(now);
                     // What they sent is there if it ever was: look again before going to sleep.
@@ -273,6 +294,18 @@ impl Inward {
             Err(RecvError::Closed | RecvError::PeerDied) if self.keep_open => Err(RecvError::Empty),
             taken => taken,
         }
+    }
+
+    /// Spins for the next message, just after there was none.
+    fn retry(&mut self, deadline: Option<Duration>, many: bool) -> Option<Result<Delivery, RecvError>> {
+        let Self { inlet, spin, .. } = self;
+        if !inlet.has_retry() {
+            return None;
+        }
+        spin.spin(deadline, || match inlet.retry_take(many) {
+            Err(RecvError::Empty) => None,
+            taken => Some(taken),
+        })
     }
 }
 
@@ -364,6 +397,24 @@ impl Inbox {
     }
 
     /// Reads from the connections, each in its turn, until one has a message.
+    fn ask_all(&mut self, many: bool) -> Result<Option<Delivery>, RecvError> {
+        let mut left = self.connections.len();
+        while left > 0 {
+            if self.turn >= self.connections.len() {
+                self.turn = 0;
+            }
+            match self.take_from(self.turn, many)? {
+                Some(delivery) => return Ok(Some(delivery)),
+                None => {
+                    left -= 1;
+                    self.turn += 1;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next message of all connections, also those that are new; without one, whether that is the end.
     fn look_around(&mut self, many: bool) -> Result<Delivery, RecvError> {
         self.looks = self.looks.wrapping_add(1);
         if self.looks.is_multiple_of(DOOR_TURN) {
@@ -371,18 +422,8 @@ impl Inbox {
         }
         // Those that come in meanwhile are looked at, too, but not without end.
         for _ in 0..DOOR_TURN {
-            let mut left = self.connections.len();
-            while left > 0 {
-                if self.turn >= self.connections.len() {
-                    self.turn = 0;
-                }
-                match self.take_from(self.turn, many)? {
-                    Some(delivery) => return Ok(delivery),
-                    None => {
-                        left -= 1;
-                        self.turn += 1;
-                    }
-                }
+            if let Some(delivery) = self.ask_all(many)? {
+                return Ok(delivery);
             }
             if !self.open_door()? {
                 break;
@@ -585,6 +626,20 @@ impl Inlet for Inbox {
         }
         self.current = Current::None;
         self.look_around(many)
+    }
+
+    fn has_retry(&self) -> bool {
+        true
+    }
+
+    fn retry_take(&mut self, many: bool) -> Result<Delivery, RecvError> {
+        self.ask_all(many)?.ok_or(RecvError::Empty)
+    }
+
+    #[inline]
+    fn is_drained(&self, many: bool) -> bool {
+        let is_drained = |buffer: &Buffer| buffer.pending() == 0 && (buffer.is_stream || many);
+        !self.is_put_back && self.connections.iter().all(|connection| is_drained(&connection.buffer))
     }
 
     #[inline]

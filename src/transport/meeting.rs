@@ -366,20 +366,15 @@ mod tests {
 
     #[test]
     fn what_is_no_letter_is_refused() {
-        let bad: [&dyn Fn(&mut [u8]); 5] = [
-            &|bytes| bytes[0] = 0,
-            &|bytes| bytes[4] = 2,
-            &|bytes| bytes[5] = 99,
-            &|bytes| bytes[6..8].copy_from_slice(&505u16.to_le_bytes()),
-            &|bytes| bytes.fill(255),
-        ];
-        for change in bad {
+        let [low, high] = 505_u16.to_le_bytes();
+        // From where on which bytes are others.
+        for (at, wrong) in [(0, &[0][..]), (4, &[2]), (5, &[99]), (6, &[low, high]), (0, &[255; LETTER])] {
             let (one, other) = pair();
             let (there, back) = pair();
             say(there.as_fd(), Word::Yes, "", None).unwrap();
             let mut bytes = [0; LETTER];
             assert_eq!(descriptor::read(back.as_fd(), &mut bytes).unwrap(), LETTER);
-            change(&mut bytes);
+            bytes[at..at + wrong.len()].copy_from_slice(wrong);
             socket::send_with(one.as_fd(), &bytes, &[]).unwrap();
             assert_eq!(hear(other.as_fd(), soon(), None).unwrap_err().kind(), IoKind::InvalidData);
         }

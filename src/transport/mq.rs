@@ -363,6 +363,10 @@ impl Port for QueuePort {
         }
     }
 
+    fn has_tags(&self) -> bool {
+        self.priority == Priority::Tag
+    }
+
     fn is_fit(&self, _length: usize, tag: u32) -> bool {
         match self.priority {
             Priority::Fixed(priority) => tag == 0 || tag == priority.into(),

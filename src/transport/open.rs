@@ -12,6 +12,7 @@ use crate::channel::{Attachment, Options, Place, attach, mpmc, spsc};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::Ring;
 use crate::liveness::Role;
+use crate::segment::Name;
 use crate::units::{ByteSize, format_duration};
 
 impl Options {
@@ -29,12 +30,10 @@ impl Options {
     /// keeps it from being created or opened.
     pub fn sender(&self, address: &Address) -> Result<Sender> {
         let options = self.merged(address)?;
-        if let Some(attachment) = options.join(address, Role::Producer) {
-            return Sender::new(attachment?);
-        }
         let plan = |options| Plan::new(address, options);
         match address.target() {
-            Target::Segment(_) | Target::Anonymous(_) => unreachable!("these are rings"),
+            Target::Segment(name) => Sender::new(options.join_named(address, name, Role::Producer)?),
+            Target::Anonymous(name) => Sender::new(options.join_anonymous(address, name, Role::Producer)?),
             Target::Memfd(path) => memfd::sender(address, &options, path),
             Target::Auto(name) => auto::sender(address, &options, name),
             Target::Pipe => Err(unpaired(address)),
@@ -57,12 +56,10 @@ impl Options {
     /// As [`sender`](Self::sender).
     pub fn receiver(&self, address: &Address) -> Result<Receiver> {
         let options = self.merged(address)?;
-        if let Some(attachment) = options.join(address, Role::Consumer) {
-            return Receiver::new(attachment?);
-        }
         let plan = |options| Plan::new(address, options);
         match address.target() {
-            Target::Segment(_) | Target::Anonymous(_) => unreachable!("these are rings"),
+            Target::Segment(name) => Receiver::new(options.join_named(address, name, Role::Consumer)?),
+            Target::Anonymous(name) => Receiver::new(options.join_anonymous(address, name, Role::Consumer)?),
             Target::Memfd(path) => memfd::receiver(address, &options, path),
             Target::Auto(name) => auto::receiver(address, &options, name),
             Target::Pipe => Err(unpaired(address)),
@@ -135,23 +132,24 @@ impl Options {
     fn join_as(&self, address: &Address, role: Role, ring: Ring) -> Result<Attachment> {
         let mut options = self.merged(address)?;
         options.ring = options.ring.or(Some(ring));
-        options.join(address, role).unwrap_or_else(|| {
-            Err(Error::new(ErrorKind::Unsupported, "get references into", address.target())
-                .advise("only rings in a segment that is found by name have that; use Options::sender and Options::receiver"))
-        })
+        match address.target() {
+            Target::Segment(name) => options.join_named(address, name, role),
+            Target::Anonymous(name) => options.join_anonymous(address, name, role),
+            _ => Err(Error::new(ErrorKind::Unsupported, "get references into", address.target())
+                .advise("only rings that are found by a name have that; use Options::sender and Options::receiver")),
+        }
     }
 
-    /// Joins the ring at `address`, if there is to be one; these options have been merged.
-    fn join(&self, address: &Address, role: Role) -> Option<Result<Attachment>> {
-        let join = || match address.target() {
-            Target::Segment(name) => attach(Place::Named(name), self, role),
-            Target::Anonymous(name) => attach(Place::Made(&anonymous::find_or_make(name, self)?), self, role),
-            _ => unreachable!("the others have no ring that is there before they are opened"),
-        };
-        match address.target() {
-            Target::Segment(_) | Target::Anonymous(_) => Some(self.check_for_ring(address).and_then(|()| join())),
-            _ => None,
-        }
+    /// Joins the ring in a named segment; these options have been merged.
+    fn join_named(&self, address: &Address, name: &Name, role: Role) -> Result<Attachment> {
+        self.check_for_ring(address)?;
+        attach(Place::Named(name), self, role)
+    }
+
+    /// Joins the ring of that name in this process; these options have been merged.
+    fn join_anonymous(&self, address: &Address, name: &str, role: Role) -> Result<Attachment> {
+        self.check_for_ring(address)?;
+        attach(Place::Made(&anonymous::find_or_make(name, self)?), self, role)
     }
 
     /// Refuses what rings don't have.

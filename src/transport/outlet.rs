@@ -9,12 +9,14 @@ use super::frame::{Frame, HEADER, Identity, Kind, LONGEST};
 use super::sender::Outgoing;
 use crate::channel::{Framing, Owner, PeerState, SendError};
 use crate::sys::clock;
-use crate::wait::SLICE;
+use crate::wait::{SLICE, spin_for_room};
 
 /// How long an endpoint that is dropped tries to hand over what was sent, and to say that it leaves.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 /// How much a batch collects before it is handed over.
 const BATCH: usize = 64 << 10;
+/// Up to this many bytes, a copy costs less than having the kernel collect two parts.
+const COPIED: usize = 2 << 10;
 /// How many messages of a batch are handed over at most in one call.
 pub(super) const MOST: usize = 64;
 
@@ -31,7 +33,7 @@ pub(super) trait Port: Debug + Send {
     fn put_many(&mut self, bytes: &[u8], pieces: &[Piece]) -> io::Result<usize> {
         let mut start = 0;
         for piece in pieces {
-            match self.put(&[IoSlice::new(&bytes[start..piece.end])], piece.tag) {
+            match self.put(&[IoSlice::new(&bytes[start..piece.end])], piece.tag.unwrap_or(0)) {
                 Ok(taken) if taken < piece.end - start => return Ok(start + taken),
                 Ok(_) => start = piece.end,
                 Err(_) if start > 0 => break,
@@ -59,7 +61,7 @@ pub(super) trait Port: Debug + Send {
         PeerState::Unknown
     }
 
-    /// Whether each piece has a tag, which the frames in it must share.
+    /// Whether each piece has a tag of the mechanism's own, which all messages in it must share.
     fn has_tags(&self) -> bool {
         false
     }
@@ -99,7 +101,8 @@ pub(super) fn explain(error: &io::Error) -> SendError {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Piece {
     pub(super) end: usize,
-    pub(super) tag: u32,
+    /// None of a hello or goodbye.
+    pub(super) tag: Option<u32>,
 }
 
 /// What a [`Sender`](super::Sender) needs of a mechanism.
@@ -129,13 +132,15 @@ pub(super) struct Outward {
     outlet: Box<dyn Outlet>,
     owner: Owner,
     keep_open: bool,
+    /// How long to spin before it sleeps.
+    spin: Duration,
     /// When the receiver was last looked after, while there was no room.
     looked: Option<Duration>,
 }
 
 impl Outward {
-    pub(super) fn new(outlet: Box<dyn Outlet>, keep_open: bool) -> Self {
-        Self { outlet, owner: Owner::this(), keep_open, looked: None }
+    pub(super) fn new(outlet: Box<dyn Outlet>, keep_open: bool, spin: Duration) -> Self {
+        Self { outlet, owner: Owner::this(), keep_open, spin, looked: None }
     }
 
     pub(super) fn max_message(&self) -> usize {
@@ -211,6 +216,14 @@ impl Outward {
         deadline: Option<Duration>,
         mut attempt: impl FnMut(&mut dyn Outlet) -> Result<T, SendError>,
     ) -> Result<T, SendError> {
+        let attempted = spin_for_room(self.spin, deadline, || match attempt(&mut *self.outlet) {
+            Err(SendError::Full) => None,
+            outcome => Some(outcome),
+        });
+        if let Some(outcome) = attempted {
+            self.looked = None;
+            return outcome;
+        }
         loop {
             let now = clock::now();
             let slice = now.saturating_add(SLICE);
@@ -270,6 +283,8 @@ pub(super) struct Outbox<P> {
     /// How much of it has been handed over meanwhile.
     done: usize,
     pieces: Vec<Piece>,
+    /// Where the parts of a short piece are put together.
+    whole: Vec<u8>,
     /// Where each message of a batch lies in it.
     batch: Vec<Range<usize>>,
     /// Whether the last frame has been sent.
@@ -294,6 +309,7 @@ impl<P: Port> Outbox<P> {
             staged: Vec::new(),
             done: 0,
             pieces: Vec::new(),
+            whole: Vec::new(),
             batch: Vec::new(),
             has_left: false,
         };
@@ -309,7 +325,7 @@ impl<P: Port> Outbox<P> {
         let frame = Frame::control(kind, self.source, self.sequence, payload.len());
         self.staged.extend_from_slice(&frame.encode());
         self.staged.extend_from_slice(payload);
-        self.pieces.push(Piece { end: self.staged.len(), tag: 0 });
+        self.pieces.push(Piece { end: self.staged.len(), tag: None });
     }
 
     /// How many bytes of a message go into one piece.
@@ -350,7 +366,7 @@ impl<P: Port> Outbox<P> {
                 if self.framing == Framing::Lines {
                     self.staged.push(b'\n');
                 }
-                self.pieces.push(Piece { end: self.staged.len(), tag: message.tag });
+                self.pieces.push(Piece { end: self.staged.len(), tag: Some(message.tag) });
             }
         }
         self.sequence += 1;
@@ -358,7 +374,7 @@ impl<P: Port> Outbox<P> {
 
     /// What was staged last is a piece, or goes with the last one, if both together are none too long.
     fn end_piece(&mut self, tag: u32) {
-        let end = self.staged.len();
+        let (end, tag) = (self.staged.len(), Some(tag));
         let start = self.pieces.iter().rev().nth(1).map_or(0, |before| before.end);
         match self.pieces.last_mut() {
             Some(last)
@@ -382,7 +398,7 @@ impl<P: Port> Outbox<P> {
             }
             let last = self.pieces.len().min(first + MOST);
             let base = self.done;
-            let mut pieces = [Piece { end: 0, tag: 0 }; MOST];
+            let mut pieces = [Piece { end: 0, tag: None }; MOST];
             for (place, piece) in pieces.iter_mut().zip(&self.pieces[first..last]) {
                 *place = Piece { end: piece.end - base, ..*piece };
             }
@@ -405,7 +421,13 @@ impl<P: Port> Outbox<P> {
     /// Drops what is staged from `length` on, as if it had never been sent.
     fn unstage(&mut self, length: usize, messages: usize) {
         self.staged.truncate(length);
-        self.pieces.retain(|piece| piece.end <= length);
+        let mut start = 0;
+        self.pieces.retain_mut(|piece| {
+            let begins_before = start < length;
+            start = piece.end;
+            piece.end = piece.end.min(length);
+            begins_before
+        });
         self.sequence -= messages as u64;
     }
 
@@ -421,9 +443,17 @@ impl<P: Port> Outbox<P> {
             Framing::None => (message.payload, &[][..]),
             Framing::Lines => (message.payload, &b"\n"[..]),
         };
-        let parts = [IoSlice::new(first), IoSlice::new(second)];
-        let parts = if second.is_empty() { &parts[..1] } else { &parts[..] };
-        match self.port.put(parts, message.tag) {
+        let put = if second.is_empty() {
+            self.port.put(&[IoSlice::new(first)], message.tag)
+        } else if first.len() + second.len() <= COPIED {
+            self.whole.clear();
+            self.whole.extend_from_slice(first);
+            self.whole.extend_from_slice(second);
+            self.port.put(&[IoSlice::new(&self.whole)], message.tag)
+        } else {
+            self.port.put(&[IoSlice::new(first), IoSlice::new(second)], message.tag)
+        };
+        match put {
             Ok(taken) => {
                 let whole = first.len() + second.len();
                 if taken < whole {
@@ -431,7 +461,7 @@ impl<P: Port> Outbox<P> {
                     let split = taken.min(first.len());
                     self.staged.extend_from_slice(&first[split..]);
                     self.staged.extend_from_slice(&second[taken - split..]);
-                    self.pieces.push(Piece { end: self.staged.len(), tag: message.tag });
+                    self.pieces.push(Piece { end: self.staged.len(), tag: Some(message.tag) });
                 }
                 Ok(())
             }
@@ -560,4 +590,80 @@ pub(super) fn source_number() -> u32 {
     hasher.write_u32(std::process::id());
     hasher.write_u128(clock::now().as_nanos());
     hasher.finish() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::descriptor::{self, Ready};
+    use crate::transport::pipe::PipePort;
+    use std::os::fd::{AsFd, OwnedFd};
+
+    fn outbox() -> (Outbox<PipePort>, OwnedFd) {
+        let (reader, writer) = descriptor::pipe().unwrap();
+        let writer = descriptor::reopen_pipe(writer.as_fd(), Ready::Write).unwrap();
+        let reader = descriptor::reopen_pipe(reader.as_fd(), Ready::Read).unwrap();
+        (Outbox::new(PipePort::new(writer, Framing::Frames), Framing::Frames, None, None), reader)
+    }
+
+    fn message(payload: &[u8]) -> Outgoing<'_> {
+        Outgoing { payload, tag: 1 }
+    }
+
+    /// The sequences and offsets of the frames in a pipe.
+    fn frames(reader: &OwnedFd) -> Vec<(u64, u32)> {
+        let mut bytes = vec![0; 1 << 20];
+        let mut length = 0;
+        while let Ok(read @ 1..) = descriptor::read(reader.as_fd(), &mut bytes[length..]) {
+            length += read;
+        }
+        let mut rest = &bytes[..length];
+        let mut found = Vec::new();
+        while let Some(header) = rest.first_chunk() {
+            let frame = Frame::decode(header, LONGEST).unwrap();
+            if frame.kind == Kind::Data {
+                found.push((frame.sequence, frame.offset));
+            }
+            rest = &rest[HEADER + frame.length as usize..];
+        }
+        assert!(rest.is_empty());
+        found
+    }
+
+    #[test]
+    fn of_a_batch_that_fails_a_message_that_has_begun_stays_and_the_others_go() {
+        let (mut outbox, reader) = outbox();
+        descriptor::set_pipe_capacity(reader.as_fd(), 4 * 4096).unwrap();
+        let large = vec![7; 60_000];
+        // Its last part shares a piece with what comes behind it.
+        for payload in [&large[..], b"second", b"third"] {
+            outbox.add(message(payload)).unwrap();
+        }
+        assert_eq!(outbox.flush(), Err(SendError::Full));
+        assert_eq!(outbox.give_up(), 2);
+        let mut received = frames(&reader);
+        while outbox.flush() == Err(SendError::Full) {
+            received.extend(frames(&reader));
+        }
+        assert_eq!(outbox.try_send(message(b"next")), Ok(1));
+        received.extend(frames(&reader));
+        let share = outbox.share() as u32;
+        let expected = (0..60_000_u32.div_ceil(share)).map(|part| (0, part * share)).chain([(1, 0)]);
+        assert_eq!(received, expected.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn of_a_batch_of_which_nothing_goes_nothing_stays() {
+        let (mut outbox, reader) = outbox();
+        while outbox.try_send(message(&[1; 4000])).is_ok() {}
+        let sent = frames(&reader).len() as u64;
+        while outbox.try_send(message(&[1; 4000])).is_ok() {}
+        for payload in [&b"one"[..], b"two"] {
+            outbox.add(message(payload)).unwrap();
+        }
+        drop(reader);
+        assert_eq!((outbox.flush(), outbox.give_up()), (Err(SendError::Closed), 2));
+        assert_eq!(outbox.flush(), Ok(()), "nothing is left");
+        assert_eq!(outbox.sequence, 2 * sent);
+    }
 }

@@ -7,10 +7,11 @@ use super::address::Address;
 use super::frame::{Identity, LONGEST};
 use super::inlet::{Door, Feed, Inbox, Inlet, Inward};
 use super::outlet::{DEFAULT_LONGEST, Outbox, Outlet, Outward, Port};
-use crate::channel::{Existence, Framing, Options};
+use crate::channel::{Existence, Framing, Options, Profile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::clock;
 use crate::sys::process::{ProcessId, user_id};
+use crate::wait::Spin;
 
 /// How long a sender tries to reach a receiver unless told.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
@@ -159,7 +160,7 @@ impl<'a> Plan<'a> {
     }
 
     pub(super) fn outlet(&self, outlet: Box<dyn Outlet>) -> Outward {
-        Outward::new(outlet, self.keeps_open())
+        Outward::new(outlet, self.keeps_open(), self.options.spin)
     }
 
     /// The receiving end by a single feed.
@@ -175,7 +176,7 @@ impl<'a> Plan<'a> {
     }
 
     pub(super) fn inlet(&self, inlet: Box<dyn Inlet>) -> Inward {
-        Inward::new(inlet, self.keeps_open())
+        Inward::new(inlet, self.keeps_open(), Spin::new(self.options.spin, self.options.profile == Profile::Latency))
     }
 }
 

@@ -257,7 +257,7 @@ impl Receiver {
     /// From now on receives only messages of that tag, out of their order, or again all. False, without effect, where the
     /// transport can't choose: see [`Capabilities::select_by_tag`](super::Capabilities::select_by_tag).
     ///
-    /// A message of which a part has been received is received as a whole nevertheless, before the others.
+    /// Of a message in several pieces the rest is received when its tag is, again.
     pub fn select(&mut self, tag: Option<u32>) -> bool {
         match &mut self.end {
             End::Carried(inward) => inward.select(tag),

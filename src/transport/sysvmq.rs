@@ -370,6 +370,10 @@ impl Port for QueuePort {
         }
     }
 
+    fn has_tags(&self) -> bool {
+        true
+    }
+
     fn is_fit(&self, _length: usize, tag: u32) -> bool {
         i32::try_from(tag).is_ok()
     }

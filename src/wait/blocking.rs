@@ -13,7 +13,7 @@ pub(crate) const SLICE: Duration = Duration::from_millis(100);
 /// How long to spin before sleeping unless told: about what a sleep and a wake across cores cost.
 pub(crate) const SPIN: Duration = Duration::from_micros(20);
 /// After that long it isn't a matter of moments any more.
-const LONG: Duration = Duration::from_micros(5);
+pub(super) const LONG: Duration = Duration::from_micros(5);
 /// Spin hints between two looks at the clock.
 const CLOCK_EVERY: u32 = 64;
 

@@ -4,6 +4,8 @@
 mod backoff;
 #[cfg(not(ringway_loom))]
 mod blocking;
+#[cfg(not(ringway_loom))]
+mod brief;
 pub mod crowd;
 pub mod event;
 
@@ -11,3 +13,5 @@ pub mod event;
 pub(crate) use backoff::Backoff;
 #[cfg(not(ringway_loom))]
 pub(crate) use blocking::{Look, Patience, SLICE, SPIN, Sleeper, Station};
+#[cfg(not(ringway_loom))]
+pub(crate) use brief::{Spin, spin_for_room};

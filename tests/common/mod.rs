@@ -1,6 +1,6 @@
 //! What tests with real processes need: rings that go away, payloads that can be checked, memory to report through.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 
 pub mod board;
 #[path = "../../src/sys/child.rs"]

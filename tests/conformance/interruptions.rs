@@ -1,6 +1,6 @@
 //! A signal every millisecond, in both processes: no call fails of it, and none is repeated.
 
-use crate::stage::{Gate, Stage, content, expect_closed, tag};
+use crate::stage::{Gate, Note, Stage, content, expect_closed, tag};
 use ringway::{RecvError, Sender};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -44,12 +44,12 @@ impl Drop for Storm {
 pub fn a_storm_of_signals(stage: &Stage) {
     let largest = |max: usize| max.min(1 << 20).min(stage.transport.largest);
     let gate = Gate::new();
-    let (known, knows) = std::io::pipe().unwrap();
+    let note = Note::new();
     let (mut child, mut receiver) = stage.with_child(|_| {
         let storm = Storm::new();
         let mut sender: Sender = stage.sender();
         let len = largest(sender.max_message());
-        std::io::Write::write_all(&mut &knows, &len.to_le_bytes()).unwrap();
+        note.tell(len);
         gate.pass();
         for number in 0..8 {
             stage.send(&mut sender, number, len);
@@ -59,15 +59,14 @@ pub fn a_storm_of_signals(stage: &Stage) {
         drop((sender, storm));
     });
     let storm = Storm::new();
-    let mut len = [0; 8];
-    std::io::Read::read_exact(&mut &known, &mut len).unwrap();
+    let len = note.hear();
     let pause = Duration::from_millis(50);
     let start = Instant::now();
     assert_eq!(receiver.recv_timeout(pause).err(), Some(RecvError::Timeout));
     assert!(start.elapsed() >= pause);
     gate.open(1);
     for number in 0..8 {
-        stage.expect(&mut receiver, number, usize::from_le_bytes(len));
+        stage.expect(&mut receiver, number, len);
     }
     let mut number = 8;
     while number < 16 {

@@ -1,8 +1,8 @@
 //! What arrives is what was sent: messages of all sizes, in order.
 
 use crate::common::PATIENCE;
-use crate::stage::{Stage, await_sleep, content, expect_closed, tag};
-use ringway::{Receiver, RecvError, SendError};
+use crate::stage::{Note, Stage, await_sleep, content, expect_closed, tag};
+use ringway::{Receiver, RecvError, SendError, Sender};
 
 /// Bytes of a frame's header.
 const HEADER: usize = 32;
@@ -14,65 +14,50 @@ fn boundaries(stage: &Stage, max: usize) -> Vec<usize> {
     [0, 1].into_iter().chain(edges.into_iter().flatten()).chain([3, 0]).filter(|&len| len <= max).collect()
 }
 
-fn largest(stage: &Stage, max: usize) -> usize {
-    max.min(stage.transport.largest)
+/// Sends messages of those lengths, which follow from the longest; `between` comes after each.
+fn pass(stage: &Stage, lengths: impl Fn(usize) -> Vec<usize>, between: impl Fn(&mut Sender)) {
+    let note = Note::new();
+    stage.between(
+        |mut sender| {
+            let max = sender.max_message();
+            note.tell(max);
+            for (number, len) in (0..).zip(lengths(max)) {
+                stage.send(&mut sender, number, len);
+                between(&mut sender);
+            }
+        },
+        |receiver| {
+            for (number, len) in (0..).zip(lengths(note.hear())) {
+                stage.expect(receiver, number, len);
+            }
+            expect_closed(receiver);
+        },
+    );
 }
 
 /// The mechanism's unit, and what is a little shorter or longer; and what is too long.
 pub fn each_boundary(stage: &Stage) {
-    let (known, knows) = std::io::pipe().unwrap();
-    stage.between(
-        |mut sender| {
-            use std::io::Write;
+    pass(
+        stage,
+        |max| boundaries(stage, max),
+        |sender| {
             let max = sender.max_message();
-            (&knows).write_all(&max.to_le_bytes()).unwrap();
-            let beyond = vec![0; max + 1];
-            let too_large = SendError::TooLarge { max };
-            for (number, len) in (0..).zip(boundaries(stage, max)) {
-                stage.send(&mut sender, number, len);
-                assert_eq!(sender.try_send(&beyond), Err(too_large));
-                assert_eq!(sender.send(&beyond), Err(too_large));
-                assert_eq!(sender.send_timeout(&beyond, PATIENCE), Err(too_large));
-                assert_eq!(sender.reserve(max + 1).err(), Some(too_large));
-            }
-        },
-        |receiver| {
-            use std::io::Read;
-            let mut max = [0; 8];
-            (&known).read_exact(&mut max).unwrap();
-            for (number, len) in (0..).zip(boundaries(stage, usize::from_le_bytes(max))) {
-                stage.expect(receiver, number, len);
-            }
-            expect_closed(receiver);
+            let (beyond, too_large) = (vec![0; max + 1], SendError::TooLarge { max });
+            assert_eq!(sender.try_send(&beyond), Err(too_large));
+            assert_eq!(sender.send(&beyond), Err(too_large));
+            assert_eq!(sender.send_timeout(&beyond, PATIENCE), Err(too_large));
+            assert_eq!(sender.reserve(max + 1).err(), Some(too_large));
         },
     );
 }
 
 /// 1 MiB and the longest message, with short ones between them.
 pub fn the_largest(stage: &Stage) {
-    let lengths = |max| {
-        [1, 1 << 20, 1, largest(stage, max), 0, largest(stage, max)].map(|len: usize| len.min(largest(stage, max)))
+    let lengths = |max: usize| {
+        let largest = max.min(stage.transport.largest);
+        vec![1, largest.min(1 << 20), 1, largest, 0, largest]
     };
-    let (known, knows) = std::io::pipe().unwrap();
-    stage.between(
-        |mut sender| {
-            use std::io::Write;
-            let max = sender.max_message();
-            (&knows).write_all(&max.to_le_bytes()).unwrap();
-            for (number, len) in (0..).zip(lengths(max)) {
-                stage.send(&mut sender, number, len);
-            }
-        },
-        |receiver| {
-            use std::io::Read;
-            let mut max = [0; 8];
-            (&known).read_exact(&mut max).unwrap();
-            for (number, len) in (0..).zip(lengths(usize::from_le_bytes(max))) {
-                stage.expect(receiver, number, len);
-            }
-            expect_closed(receiver);
-        },
-    );
+    pass(stage, lengths, |_| {});
 }
 
 fn small(number: u64) -> usize {

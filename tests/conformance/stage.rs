@@ -14,7 +14,7 @@ use std::os::unix::net::UnixStream;
 pub use crate::common::Tell;
 
 /// Beyond this, a test hangs.
-const LONGEST: libc::c_uint = 20;
+const LONGEST: libc::c_uint = 60;
 
 /// Runs `body` in a process of its own, which has one thread and the default action for SIGPIPE; nothing may be left then.
 pub fn run(transport: &'static Transport, body: fn(&Stage)) {
@@ -51,32 +51,28 @@ pub struct Stage<'a> {
 /// What is made before the fork.
 enum Ends {
     Elsewhere,
-    Pipe(PipeEnd, PipeEnd),
+    Pipe(Box<(PipeEnd, PipeEnd)>),
     Sockets(OwnedFd, OwnedFd),
 }
 
 impl<'a> Stage<'a> {
     fn new(transport: &'static Transport, place: &'a Place) -> Self {
-        let receiving = Cell::new(std::process::id());
-        let ends = RefCell::new(Ends::Elsewhere);
-        let stage = Self { transport, place, ends, receiving, is_ready: Gate::new(), arrived: Gate::new() };
-        stage.renew();
-        stage
-    }
-
-    /// New ends, where they are made before the fork.
-    pub fn renew(&self) {
-        *self.ends.borrow_mut() = match self.transport.address {
-            "pipe:" => {
-                let (sender, receiver) = Options::new().pair(&"pipe:".parse().unwrap()).unwrap();
-                Ends::Pipe(sender, receiver)
-            }
+        let ends = match transport.address {
+            "pipe:" => Ends::Pipe(Box::new(Options::new().pair(&"pipe:".parse().unwrap()).unwrap())),
             "fd://{end}" => {
                 let (sender, receiver) = UnixStream::pair().unwrap();
                 Ends::Sockets(sender.into(), receiver.into())
             }
             _ => Ends::Elsewhere,
         };
+        Self {
+            transport,
+            place,
+            ends: RefCell::new(ends),
+            receiving: Cell::new(std::process::id()),
+            is_ready: Gate::new(),
+            arrived: Gate::new(),
+        }
     }
 
     /// Of an address that both know.
@@ -101,7 +97,7 @@ impl<'a> Stage<'a> {
         let options = Options::new().connect(PATIENCE);
         match self.take_ends() {
             Ends::Elsewhere => options.sender(&self.address()).unwrap(),
-            Ends::Pipe(sender, _) => sender.sender().unwrap(),
+            Ends::Pipe(ends) => ends.0.sender().unwrap(),
             Ends::Sockets(sender, _) => options.sender(&inherited(&sender)).unwrap(),
         }
     }
@@ -109,7 +105,7 @@ impl<'a> Stage<'a> {
     pub fn receiver(&self) -> Receiver {
         let receiver = match self.take_ends() {
             Ends::Elsewhere => Options::new().receiver(&self.address()).unwrap(),
-            Ends::Pipe(_, receiver) => receiver.receiver().unwrap(),
+            Ends::Pipe(ends) => ends.1.receiver().unwrap(),
             Ends::Sockets(_, receiver) => Options::new().receiver(&inherited(&receiver)).unwrap(),
         };
         self.is_ready.open(8);
@@ -234,6 +230,26 @@ impl Gate {
 
     pub fn pass(&self) {
         (&self.0).read_exact(&mut [0]).unwrap();
+    }
+}
+
+/// A number that one process tells another; made before they are forked.
+pub struct Note(PipeReader, PipeWriter);
+
+impl Note {
+    pub fn new() -> Self {
+        let (reader, writer) = std::io::pipe().unwrap();
+        Self(reader, writer)
+    }
+
+    pub fn tell(&self, number: usize) {
+        (&self.1).write_all(&number.to_le_bytes()).unwrap();
+    }
+
+    pub fn hear(&self) -> usize {
+        let mut bytes = [0; size_of::<usize>()];
+        (&self.0).read_exact(&mut bytes).unwrap();
+        usize::from_le_bytes(bytes)
     }
 }
 

@@ -266,9 +266,7 @@ impl<const N: usize> Link<N> for Carried {
         let opened = match (self.end(|ends| ends.0.take()), &self.sender_at) {
             (Some(end), _) => end.sender(),
             (None, SenderAt::Same) => self.options.sender(&self.address),
-            (None, SenderAt::Told(number)) => {
-                self.options.sender(&address(self.mechanism, "", "", *number, told)?)
-            }
+            (None, SenderAt::Told(number)) => self.options.sender(&address(self.mechanism, "", "", *number, told)?),
         };
         Ok(CarriedSender { sender: opened.map_err(io::Error::other)?, buffer: Vec::new() })
     }

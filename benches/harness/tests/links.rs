@@ -2,16 +2,22 @@
 
 use std::{
     io,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use ringway::{Options, Wait};
 use ringway_harness::{
-    Between, Link, MpmcRing, Pair, Ring, Roles,
+    Between, Carrier, Link, Mechanism, MpmcRing, Pair, Ring, Roles, Windowed,
     block::{self, Stream},
     many, with_size,
-    yardstick::{BareRing, Futex, Waiting, pipe, unix},
+    yardstick::{
+        BareRing, Futex, Log, PosixQueue, Signals, SysVQueue, Waiting, pipe, tcp, terminal, udp, unix, unix_datagram,
+        unix_seqpacket,
+    },
 };
 
 /// One test at a time, as the harness wants it: a fork while another thread holds a lock would leave that lock locked in the
@@ -53,6 +59,82 @@ fn a_unix_stream() {
     let _alone = alone();
     for size in [8, 64, 65536] {
         with_size!(size, N => streams::<N, _>(|| unix(Waiting::Sleep)));
+    }
+}
+
+#[test]
+fn tcp_and_a_terminal() {
+    let _alone = alone();
+    for size in [8, 64, 65536] {
+        with_size!(size, N => streams::<N, _>(|| tcp(Waiting::Sleep)));
+        with_size!(size, N => streams::<N, _>(|| terminal(Waiting::Sleep)));
+    }
+}
+
+#[test]
+fn packets() {
+    let _alone = alone();
+    for size in [8, 64, 4096] {
+        with_size!(size, N => streams::<N, _>(unix_datagram));
+        with_size!(size, N => streams::<N, _>(unix_seqpacket));
+        with_size!(size, N => streams::<N, _>(udp));
+    }
+}
+
+#[test]
+fn queues() {
+    let _alone = alone();
+    for size in [8, 64, 4096] {
+        with_size!(size, N => streams::<N, _>(PosixQueue::new));
+        let queue = SysVQueue::new().unwrap();
+        let kinds = Arc::new(AtomicU32::new(1));
+        with_size!(size, N => streams::<N, _>(move || Ok(queue.another(kinds.fetch_add(1, Relaxed)))));
+    }
+}
+
+#[test]
+fn signals_and_a_log() {
+    let _alone = alone();
+    let numbers = Arc::new(AtomicU32::new(0));
+    streams_between::<64, _>(&[Between::Processes], move || {
+        Signals::new(1 + (numbers.fetch_add(1, Relaxed) % 2) as u8)
+    });
+    for size in [8, 64, 4096] {
+        with_size!(size, N => streams::<N, _>(Log::new));
+    }
+}
+
+/// The public endpoints, over each mechanism.
+#[test]
+fn ringway_carried() {
+    let _alone = alone();
+    for mechanism in Mechanism::ALL {
+        let carrier = Arc::new(Carrier::new(mechanism, &Options::new()).unwrap());
+        match mechanism {
+            Mechanism::Udp => {
+                streams_between::<64, _>(&[Between::Processes], move || Windowed::new(carrier.link()?));
+            }
+            _ => streams_between::<64, _>(&[Between::Processes], move || carrier.link()),
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    let _alone = alone();
+    let pair = Pair::new().unwrap();
+    let left = || -> Vec<_> {
+        let ours = format!("ringway-bench-{}-", std::process::id());
+        let entries = std::fs::read_dir(std::env::temp_dir()).unwrap().map(|entry| entry.unwrap().file_name());
+        entries.filter(|name| name.to_string_lossy().starts_with(&ours)).collect()
+    };
+    for mechanism in [Mechanism::Fifo, Mechanism::Terminal, Mechanism::Log, Mechanism::Memfd] {
+        let carrier = Carrier::new(mechanism, &Options::new()).unwrap();
+        let once = Stream { warm_up: 0, count: 10, batch: 1 };
+        block::stream::<8, _>(&pair, Between::Processes, || carrier.link(), once).unwrap();
+        assert_eq!(left().len(), 1, "{mechanism:?}: its directory");
+        drop(carrier);
+        assert!(left().is_empty(), "{mechanism:?}: {:?}", left());
     }
 }
 

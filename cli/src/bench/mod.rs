@@ -13,7 +13,7 @@ use ringway::units::{ByteSize, ParseUnitError};
 use ringway_harness::{Block, Pair, Plan, SIZES, rounds::usual_canary};
 use rows::Transport;
 
-/// Measure ringway and the kernel's own transports between two pinned processes
+/// Measure ringway over each transport, beside raw system calls, between two pinned processes
 ///
 /// One-way streams give ns per message and GB/s; round trips give percentiles. Everything is measured in turns, and each
 /// measurement lies between two of the bare cost of passing a cache line to and fro (the canary): a row whose canary
@@ -43,7 +43,12 @@ pub struct Args {
 /// Measures and prints.
 pub fn run(args: &Args) -> io::Result<()> {
     let pair = Pair::new()?;
+    let missing = rows::missing(&pair, &args.only);
     let mut rows = rows::select(&args.only, &args.size, args.full, pair.cpus.are_two());
+    rows.retain(|row| missing.iter().all(|(transport, _)| row.label.transport != *transport));
+    for (transport, error) in missing {
+        eprintln!("ringway: {} can't be had here: {error}", rows::name(&transport));
+    }
     if rows.is_empty() {
         return Err(io::Error::new(ErrorKind::InvalidInput, "nothing to measure: no row has that transport and size"));
     }

@@ -1,10 +1,10 @@
 //! What is measured.
 
-use std::{fmt, io, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use ringway::{self, Options, Profile, units::ByteSize};
 use ringway_harness::{
-    Between, Link, MpmcRing, Ring, Row, SIZES,
+    Between, Carrier, Link, Mechanism, MpmcRing, Pair, Ring, Row, SIZES, Windowed,
     block::{self, Stream},
     with_size,
     yardstick::{Futex, Waiting, pipe, unix},
@@ -13,16 +13,67 @@ use serde::Serialize;
 
 /// What carries the messages, as `--only` takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Transport {
     /// ringway over shared memory
     Shm,
-    /// A pipe, by raw system calls
+    /// ringway over an anonymous pipe
     Pipe,
-    /// A Unix stream socket, by raw system calls
+    /// ringway over a FIFO
+    Fifo,
+    /// ringway over a Unix stream socket
     Unix,
+    /// ringway over Unix datagrams
+    UnixDgram,
+    /// ringway over a Unix socket of sequenced packets
+    UnixSeqpacket,
+    /// ringway over TCP within this machine
+    Tcp,
+    /// ringway over UDP within this machine; the sender waits for the receiver, so that nothing is lost
+    Udp,
+    /// ringway over a POSIX message queue
+    Mq,
+    /// ringway over a System V message queue
+    Sysvmq,
+    /// ringway over a pseudo-terminal
+    Pty,
+    /// ringway over queued signals
+    Signal,
+    /// ringway over a file that is appended to
+    Log,
+    /// ringway over a sealed anonymous file that is handed over
+    Memfd,
+    /// ringway over what the sides agree on
+    Auto,
+    /// A pipe, by raw system calls
+    RawPipe,
+    /// A Unix stream socket, by raw system calls
+    RawUnix,
     /// A bare futex
     Futex,
+}
+
+impl Transport {
+    /// What ringway's endpoints open by address.
+    fn mechanism(self) -> Option<Mechanism> {
+        Some(match self {
+            Self::Pipe => Mechanism::Pipe,
+            Self::Fifo => Mechanism::Fifo,
+            Self::Unix => Mechanism::Unix,
+            Self::UnixDgram => Mechanism::UnixDatagram,
+            Self::UnixSeqpacket => Mechanism::UnixSeqPacket,
+            Self::Tcp => Mechanism::Tcp,
+            Self::Udp => Mechanism::Udp,
+            Self::Mq => Mechanism::PosixQueue,
+            Self::Sysvmq => Mechanism::SysVQueue,
+            Self::Pty => Mechanism::Terminal,
+            Self::Signal => Mechanism::Signal,
+            Self::Log => Mechanism::Log,
+            Self::Memfd => Mechanism::Memfd,
+            Self::Auto => Mechanism::Auto,
+            Self::Shm | Self::RawPipe | Self::RawUnix | Self::Futex => return None,
+        })
+    }
 }
 
 /// What a row measures.
@@ -44,6 +95,8 @@ pub enum Wait {
     Spin,
     /// They spin for a moment, then sleep on a futex.
     Futex,
+    /// They spin for a moment, then sleep in a system call.
+    Poll,
     /// They sleep at once.
     Sleep,
 }
@@ -110,8 +163,8 @@ const STREAMS: &[Way] = &[
     shm(Wait::Futex, LARGE),
     shm_of_many(Wait::Spin, LARGE),
     shm_of_many(Wait::Futex, LARGE),
-    raw(Transport::Pipe, Wait::Sleep),
-    raw(Transport::Unix, Wait::Sleep),
+    raw(Transport::RawPipe, Wait::Sleep),
+    raw(Transport::RawUnix, Wait::Sleep),
 ];
 
 const MORE_STREAMS: &[Way] = &[
@@ -119,18 +172,40 @@ const MORE_STREAMS: &[Way] = &[
     shm(Wait::Futex, SMALL),
     shm_of_many(Wait::Spin, SMALL),
     shm_of_many(Wait::Futex, SMALL),
-    raw(Transport::Pipe, Wait::Spin),
-    raw(Transport::Unix, Wait::Spin),
+    raw(Transport::RawPipe, Wait::Spin),
+    raw(Transport::RawUnix, Wait::Spin),
 ];
+
+/// By copy, over what the kernel carries: of one size unless told, since these are many.
+const CARRIED: &[Transport] = &[
+    Transport::Pipe,
+    Transport::Fifo,
+    Transport::Unix,
+    Transport::UnixDgram,
+    Transport::UnixSeqpacket,
+    Transport::Tcp,
+    Transport::Udp,
+    Transport::Mq,
+    Transport::Sysvmq,
+    Transport::Pty,
+    Transport::Signal,
+    Transport::Log,
+    Transport::Memfd,
+    Transport::Auto,
+];
+
+const fn carried(transport: Transport) -> Way {
+    Way { transport, wait: Wait::Poll, ring: None }
+}
 
 const ROUND_TRIPS: &[Way] = &[
     shm(Wait::Spin, SMALL),
-    raw(Transport::Pipe, Wait::Spin),
-    raw(Transport::Unix, Wait::Spin),
+    raw(Transport::RawPipe, Wait::Spin),
+    raw(Transport::RawUnix, Wait::Spin),
     shm(Wait::Futex, SMALL),
     shm(Wait::Sleep, SMALL),
-    raw(Transport::Pipe, Wait::Sleep),
-    raw(Transport::Unix, Wait::Sleep),
+    raw(Transport::RawPipe, Wait::Sleep),
+    raw(Transport::RawUnix, Wait::Sleep),
     raw(Transport::Futex, Wait::Sleep),
 ];
 
@@ -143,7 +218,9 @@ pub fn select(only: &[Transport], sizes: &[usize], full: bool, two_cpus: bool) -
     };
     let wanted =
         |way: &&Way| (only.is_empty() || only.contains(&way.transport)) && (two_cpus || way.wait != Wait::Spin);
+    let sizes_or_64 = if sizes.is_empty() { &[64][..] } else { sizes };
     let mut rows = Vec::new();
+    let carried: Vec<Way> = CARRIED.iter().map(|&transport| carried(transport)).collect();
     for way in STREAMS.iter().chain(MORE_STREAMS.iter().take_while(|_| full)).filter(wanted) {
         for batch in if full { &[1, 32][..] } else { &[1] } {
             rows.extend(
@@ -153,10 +230,30 @@ pub fn select(only: &[Transport], sizes: &[usize], full: bool, two_cpus: bool) -
             );
         }
     }
+    for way in carried.iter().filter(wanted) {
+        for batch in if full { &[1, 32][..] } else { &[1] } {
+            rows.extend(sizes_or_64.iter().filter_map(|&size| way.row(Metric::OneWay, size, *batch)));
+        }
+    }
     for way in ROUND_TRIPS.iter().filter(wanted) {
         rows.extend(sizes_or(&[64]).iter().filter_map(|&size| way.row(Metric::RoundTrip, size, 1)));
     }
+    for way in carried.iter().take_while(|_| full).filter(wanted) {
+        rows.extend(sizes_or_64.iter().filter_map(|&size| way.row(Metric::RoundTrip, size, 1)));
+    }
     rows
+}
+
+/// The transports that can't be had here, and why.
+pub fn missing(pair: &Pair, only: &[Transport]) -> Vec<(Transport, io::Error)> {
+    let wanted = |transport: &&Transport| only.is_empty() || only.contains(transport);
+    let failed = |&transport: &Transport| {
+        let trial = Stream { warm_up: 0, count: 1, batch: 1 };
+        let result = Carrier::new(transport.mechanism()?, &Options::new())
+            .and_then(|carrier| block::stream::<64, _>(pair, Between::Processes, || carrier.link(), trial));
+        result.err().map(|error| (transport, error))
+    };
+    CARRIED.iter().filter(wanted).filter_map(failed).collect()
 }
 
 impl Way {
@@ -181,9 +278,19 @@ impl Way {
                     _ => with_size!(size, N => row::<N, _>(key, move || Ring::new(&options))),
                 }
             }
-            Transport::Pipe => with_size!(size, N => row::<N, _>(key, move || pipe(waiting))),
-            Transport::Unix => with_size!(size, N => row::<N, _>(key, move || unix(waiting))),
+            Transport::RawPipe => with_size!(size, N => row::<N, _>(key, move || pipe(waiting))),
+            Transport::RawUnix => with_size!(size, N => row::<N, _>(key, move || unix(waiting))),
             Transport::Futex => with_size!(size, N => row::<N, _>(key, Futex::new)),
+            transport => {
+                // What keeps it from being made has been told: see `missing`.
+                let carrier = Arc::new(Carrier::new(transport.mechanism()?, &Options::new()).ok()?);
+                match transport {
+                    Transport::Udp => {
+                        with_size!(size, N => row::<N, _>(key, move || Windowed::new(carrier.link()?)))
+                    }
+                    _ => with_size!(size, N => row::<N, _>(key, move || carrier.link())),
+                }
+            }
         })
     }
 
@@ -228,7 +335,7 @@ mod tests {
     #[test]
     fn each_transport_is_there_by_default() {
         let keys = keys(&[], &[], false, true);
-        for transport in [Transport::Shm, Transport::Pipe, Transport::Unix] {
+        for transport in [Transport::Shm, Transport::RawPipe, Transport::RawUnix] {
             for (metric, sizes) in [(Metric::OneWay, &[64, 1 << 10, 4 << 10, 64 << 10][..]), (Metric::RoundTrip, &[64])]
             {
                 for &size in sizes {
@@ -238,9 +345,27 @@ mod tests {
             }
         }
         assert!(keys.iter().any(|key| key.transport == Transport::Futex));
+        for &transport in CARRIED {
+            let rows: Vec<_> = keys.iter().filter(|key| key.transport == transport).collect();
+            assert!(
+                matches!(rows[..], [key] if (key.metric, key.size, key.batch) == (Metric::OneWay, 64, 1)),
+                "{transport:?}"
+            );
+        }
         for ring in ["spsc/4MiB", "mpmc/4MiB"] {
             let one_way = |key: &&Key| key.metric == Metric::OneWay && key.ring.as_deref() == Some(ring);
             assert_eq!(keys.iter().filter(one_way).count(), 2 * 4, "{ring}: two ways to wait, four sizes");
+        }
+    }
+
+    #[test]
+    fn in_full_each_transport_has_batches_and_round_trips() {
+        let keys = keys(&[], &[], true, true);
+        for &transport in CARRIED {
+            let has = |metric, batch| {
+                keys.iter().any(|key| (key.transport, key.metric, key.batch) == (transport, metric, batch))
+            };
+            assert!(has(Metric::OneWay, 32) && has(Metric::RoundTrip, 1), "{transport:?}");
         }
     }
 

@@ -2,6 +2,8 @@
 
 mod probe;
 
+use std::env;
+
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use ringway::{Address, transport::Capabilities, units::ByteSize};
 use serde::Serialize;
@@ -87,7 +89,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return print(&markdown(&rows));
     }
     signals::catch()?;
-    let scratch = Scratch::new().map_err(|error| Failure::of_io("make a directory to try them in", &error))?;
+    let scratch = Scratch::new()
+        .map_err(|error| Failure::of_io(&format!("make a directory in {}", env::temp_dir().display()), &error))?;
     for (way, row) in WAYS.iter().zip(&mut rows) {
         let outcome = way.probe.attempt(way.address, &scratch);
         signals::check()?;

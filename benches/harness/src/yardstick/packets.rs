@@ -6,8 +6,11 @@ use std::{
     net::{Ipv4Addr, UdpSocket},
     os::{
         fd::{FromRawFd, OwnedFd},
-        unix::net::UnixDatagram,
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixDatagram},
     },
+    process,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
 use rustix::io::{read, write};
@@ -24,9 +27,14 @@ pub struct Packets {
     writer: OwnedFd,
 }
 
-/// Unix datagrams.
+/// Unix datagrams to a name. Not a pair, whose queue isn't as short as that of a socket that anybody may send to.
 pub fn unix_datagram() -> io::Result<Packets> {
-    let (reader, writer) = UnixDatagram::pair()?;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("ringway-bench-raw-{}-{}", process::id(), NEXT.fetch_add(1, Relaxed));
+    let address = SocketAddr::from_abstract_name(name)?;
+    let reader = UnixDatagram::bind_addr(&address)?;
+    let writer = UnixDatagram::unbound()?;
+    writer.connect_addr(&address)?;
     Ok(Packets { reader: reader.into(), writer: writer.into() })
 }
 
@@ -34,7 +42,8 @@ pub fn unix_datagram() -> io::Result<Packets> {
 pub fn unix_seqpacket() -> io::Result<Packets> {
     let mut fds = [-1; 2];
     // SAFETY: there is room for the two descriptors.
-    let made = unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr()) };
+    let made =
+        unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr()) };
     if made != 0 {
         return Err(io::Error::last_os_error());
     }

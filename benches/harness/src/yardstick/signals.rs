@@ -103,7 +103,11 @@ impl<const N: usize> Receiver<N> for SignalReceiver {
                 let mut info: libc::siginfo_t = std::mem::zeroed();
                 while libc::sigwaitinfo(&self.set, &mut info) < 0 {
                     let error = io::Error::last_os_error();
-                    assert_eq!(error.kind(), io::ErrorKind::Interrupted, "could not receive from the other side: {error}");
+                    assert_eq!(
+                        error.kind(),
+                        io::ErrorKind::Interrupted,
+                        "could not receive from the other side: {error}"
+                    );
                 }
                 info.si_value().sival_ptr as usize
             }
