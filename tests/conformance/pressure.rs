@@ -13,7 +13,7 @@ fn length(number: u64) -> usize {
 const PAUSE: Duration = Duration::from_millis(30);
 
 /// Sends until there is no room; how many.
-fn fill(sender: &mut Sender) -> u64 {
+fn fill(sender: &mut Sender, length: impl Fn(u64) -> usize) -> u64 {
     for number in 0..200_000 {
         match sender.try_send((&content(number, length(number)), tag(number))) {
             Ok(_) => {}
@@ -30,7 +30,7 @@ fn fill(sender: &mut Sender) -> u64 {
 pub fn a_slow_reader(stage: &Stage) {
     let (mut child, mut receiver) = stage.with_child(|tell| {
         let mut sender = stage.sender();
-        let first = fill(&mut sender);
+        let first = fill(&mut sender, length);
         tell.say(b'f');
         for number in first..first + 2000 {
             sender.send((&content(number, length(number)), tag(number))).unwrap();
@@ -57,11 +57,11 @@ pub fn a_slow_reader(stage: &Stage) {
 pub fn a_sender_that_runs_out_of_time(stage: &Stage) {
     let (mut child, mut receiver) = stage.with_child(|tell| {
         let mut sender = stage.sender();
-        let mut next = fill(&mut sender);
+        // Short ones, so that of the last one no part is still to follow.
+        let mut next = fill(&mut sender, |_| 1000);
         let mut refused = 0;
         // The kernel may make room by itself now and then: what is sent then counts.
         while refused < 4 {
-            // Each in its turn, since the end of the fill may suit only one.
             let len = length(refused);
             let start = Instant::now();
             match sender.send_timeout((&content(next, len), tag(next)), PAUSE) {

@@ -195,7 +195,13 @@ const CARRIED: &[Transport] = &[
 ];
 
 const fn carried(transport: Transport) -> Way {
-    Way { transport, wait: Wait::Poll, ring: None }
+    let wait = match transport {
+        // A ring, once the sides have met.
+        Transport::Memfd | Transport::Auto => Wait::Futex,
+        Transport::Signal | Transport::Log => Wait::Sleep,
+        _ => Wait::Poll,
+    };
+    Way { transport, wait, ring: None }
 }
 
 const ROUND_TRIPS: &[Way] = &[
@@ -308,6 +314,7 @@ impl Way {
         match self.wait {
             Wait::Spin => options.wait(ringway::Wait::Spin),
             Wait::Futex => options.wait(ringway::Wait::Futex),
+            Wait::Poll => options,
             Wait::Sleep => options.wait(ringway::Wait::Futex).spin(Duration::ZERO),
         }
     }
