@@ -60,6 +60,7 @@ impl Frame {
         Self { kind, length, tag: 0, total: length, offset: 0, source, sequence }
     }
 
+    #[inline]
     pub(super) fn encode(&self) -> [u8; HEADER] {
         let kind = match self.kind {
             Kind::Data => 0,
@@ -77,11 +78,12 @@ impl Frame {
     }
 
     /// Reads a header; `max` bounds what a message may have.
+    #[inline]
     pub(super) fn decode(bytes: &[u8; HEADER], max: usize) -> Result<Self, Malformed> {
         let kind = Kind::of(bytes).ok_or(Malformed)?;
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let sequence = u64::from(word(24)) | u64::from(word(28)) << 32;
-        let [length, tag, total, offset, source] = [4, 8, 12, 16, 20].map(word);
+        let [length, tag, total, offset, source] = [word(4), word(8), word(12), word(16), word(20)];
         let frame = Self { kind, length, tag, total, offset, source, sequence };
         let is_inside = offset.checked_add(length).is_some_and(|end| end <= total);
         // A part without bytes would let a message never end.

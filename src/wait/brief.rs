@@ -55,7 +55,11 @@ fn hint(count: u32) {
 
 /// Looks for room until `look` finds it, for at most `time` and until `deadline`. A look that finds none may cost the kernel as much as
 /// a message, so that the pauses grow.
-pub(crate) fn spin_for_room<T>(time: Duration, deadline: Option<Duration>, look: impl FnMut() -> Option<T>) -> Option<T> {
+pub(crate) fn spin_for_room<T>(
+    time: Duration,
+    deadline: Option<Duration>,
+    look: impl FnMut() -> Option<T>,
+) -> Option<T> {
     let mut hints = ROOM_PAUSE;
     let pause = || {
         hint(hints);

@@ -104,6 +104,37 @@ impl Reader {
         found.map_err(explain)
     }
 
+    /// The next message, if there is one.
+    fn read_on(&mut self) -> Result<Option<Delivery>, RecvError> {
+        loop {
+            if self.is_ruined {
+                return Err(RecvError::Poisoned);
+            }
+            let found = match self.window.next(&self.file, self.at).map_err(explain)? {
+                Found::Damaged { .. } | Found::Ruined => self.look_again()?,
+                found => found,
+            };
+            match found {
+                Found::Unfinished => return Ok(None),
+                Found::Ruined => self.is_ruined = true,
+                Found::Damaged { end } | Found::Record { payload: None, end, .. } => {
+                    (self.begin, self.at) = (end, end);
+                    return Err(RecvError::Malformed);
+                }
+                Found::Record { frame, payload: Some(payload), end } => {
+                    (self.begin, self.at) = (self.at, end);
+                    self.is_deserted = false;
+                    self.is_left = frame.kind == Kind::Goodbye;
+                    if let Taken::Whole(delivery) = self.take(&frame, &payload) {
+                        self.current = payload;
+                        self.delivery = Delivery { redelivered: self.begin < self.redelivered, ..delivery };
+                        return Ok(Some(self.delivery));
+                    }
+                }
+            }
+        }
+    }
+
     /// There is nothing more to read: why.
     #[cold]
     fn end(&mut self) -> RecvError {
@@ -139,33 +170,15 @@ impl Inlet for Reader {
             self.is_put_back = false;
             return Ok(self.delivery);
         }
-        loop {
-            if self.is_ruined {
-                return Err(RecvError::Poisoned);
-            }
-            let found = match self.window.next(&self.file, self.at).map_err(explain)? {
-                Found::Damaged { .. } | Found::Ruined => self.look_again()?,
-                found => found,
-            };
-            match found {
-                Found::Unfinished => return Err(self.end()),
-                Found::Ruined => self.is_ruined = true,
-                Found::Damaged { end } | Found::Record { payload: None, end, .. } => {
-                    (self.begin, self.at) = (end, end);
-                    return Err(RecvError::Malformed);
-                }
-                Found::Record { frame, payload: Some(payload), end } => {
-                    (self.begin, self.at) = (self.at, end);
-                    self.is_deserted = false;
-                    self.is_left = frame.kind == Kind::Goodbye;
-                    if let Taken::Whole(delivery) = self.take(&frame, &payload) {
-                        self.current = payload;
-                        self.delivery = Delivery { redelivered: self.begin < self.redelivered, ..delivery };
-                        return Ok(self.delivery);
-                    }
-                }
-            }
-        }
+        self.read_on()?.ok_or_else(|| self.end())
+    }
+
+    fn has_retry(&self) -> bool {
+        true
+    }
+
+    fn retry_take(&mut self, _many: bool) -> Result<Delivery, RecvError> {
+        self.read_on()?.ok_or(RecvError::Empty)
     }
 
     fn payload(&self) -> &[u8] {
