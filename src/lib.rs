@@ -100,8 +100,8 @@ pub mod wait;
 
 #[cfg(not(ringway_loom))]
 pub use channel::{
-    Framing, Lanes, Options, ParseFramingError, Peer, PeerState, Positions, Profile, Recovery, RecvError, Report, SendError, Takeover, inspect,
-    mpmc, recover, spsc,
+    Framing, Lanes, Options, ParseFramingError, Peer, PeerState, Positions, Profile, Recovery, RecvError, Report,
+    SendError, Takeover, inspect, mpmc, recover, spsc,
 };
 #[cfg(not(ringway_loom))]
 pub use error::{Error, ErrorKind, Result};

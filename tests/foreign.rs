@@ -100,7 +100,8 @@ fn strangers_read_lines() {
     let at_path = UnixListener::bind(&path).unwrap();
     let at_port = TcpListener::bind("[::1]:0").unwrap();
     let port = at_port.local_addr().unwrap().port();
-    let ends: [(String, Box<dyn Fn() -> Box<dyn Read>>); 2] = [
+    type Accept = Box<dyn Fn() -> Box<dyn Read>>;
+    let ends: [(String, Accept); 2] = [
         (format!("unix://{}?framing=lines", path.display()), Box::new(move || Box::new(at_path.accept().unwrap().0))),
         (format!("tcp://[::1]:{port}?framing=lines"), Box::new(move || Box::new(at_port.accept().unwrap().0))),
     ];

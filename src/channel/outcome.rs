@@ -95,7 +95,9 @@ impl fmt::Display for RecvError {
             Self::PeerDied => f.write_str("the producer died, and everything it sent was received"),
             Self::Fenced => f.write_str(FENCED),
             Self::Poisoned => f.write_str(POISONED),
-            Self::Malformed => f.write_str("something came that isn't framed as it should be, or too long; it was dropped"),
+            Self::Malformed => {
+                f.write_str("something came that isn't framed as it should be, or too long; it was dropped")
+            }
             Self::Os { errno } => io::Error::from_raw_os_error(*errno).fmt(f),
         }
     }

@@ -85,7 +85,9 @@ impl Mapped {
     pub(super) fn received(file: File, may_shrink: bool, object: &dyn std::fmt::Display) -> Result<Self> {
         let refuse = |why: String| Err(Error::new(ErrorKind::NotARing, "use", object).advise(why));
         if !may_shrink && !memfd::is_sealed(&file) {
-            return refuse("it is no memfd whose size is sealed, so that it could be truncated under those who use it".into());
+            return refuse(
+                "it is no memfd whose size is sealed, so that it could be truncated under those who use it".into(),
+            );
         }
         let metadata = file.metadata().map_err(|e| Error::os(e, "look at", object))?;
         if !metadata.is_file() {

@@ -121,8 +121,10 @@ pub(crate) fn write(fd: BorrowedFd, parts: &[IoSlice<'_>], sink: Sink) -> io::Re
         Sink::Socket => {
             let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
             if let [part] = parts {
-                // SAFETY: the bytes are valid for the call.
-                return uninterrupted(|| answer(unsafe { libc::send(fd.as_raw_fd(), part.as_ptr().cast(), part.len(), flags) }));
+                return uninterrupted(|| {
+                    // SAFETY: the bytes are valid for the call.
+                    answer(unsafe { libc::send(fd.as_raw_fd(), part.as_ptr().cast(), part.len(), flags) })
+                });
             }
             // SAFETY: a msghdr is plain integers and pointers, for which zero is a value.
             let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -149,9 +151,7 @@ fn write_pipe(fd: BorrowedFd, parts: &[IoSlice<'_>]) -> io::Result<usize> {
     if !IS_UNKNOWN.load(Ordering::Relaxed) {
         let written = uninterrupted(|| {
             // SAFETY: an IoSlice is an iovec by its documentation; all are valid for the call, which only reads them.
-            answer(unsafe {
-                libc::pwritev2(fd.as_raw_fd(), parts.as_ptr().cast(), parts.len() as _, -1, RWF_NOSIGNAL)
-            })
+            answer(unsafe { libc::pwritev2(fd.as_raw_fd(), parts.as_ptr().cast(), parts.len() as _, -1, RWF_NOSIGNAL) })
         });
         match written {
             Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS)) => {
@@ -216,8 +216,12 @@ impl Drop for PipeSignal {
 
 /// Sleeps until one of them is ready, or has failed, or the monotonic `deadline` is there: then false. A signal doesn't end
 /// the wait.
-pub(crate) fn wait<'a>(fds: impl IntoIterator<Item = (BorrowedFd<'a>, Ready)>, deadline: Option<Duration>) -> io::Result<bool> {
-    let mut fds: Vec<PollFd<'_>> = fds.into_iter().map(|(fd, ready)| PollFd::from_borrowed_fd(fd, flags(ready))).collect();
+pub(crate) fn wait<'a>(
+    fds: impl IntoIterator<Item = (BorrowedFd<'a>, Ready)>,
+    deadline: Option<Duration>,
+) -> io::Result<bool> {
+    let mut fds: Vec<PollFd<'_>> =
+        fds.into_iter().map(|(fd, ready)| PollFd::from_borrowed_fd(fd, flags(ready))).collect();
     wait_for(&mut fds, deadline)
 }
 

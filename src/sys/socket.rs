@@ -8,8 +8,8 @@ use std::path::Path;
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, accept_with, bind, connect, listen, recvmsg,
-    sendmsg, socket_with, sockopt,
+    SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, accept_with, bind, connect, listen, recvmsg, sendmsg,
+    socket_with, sockopt,
 };
 
 use super::uninterrupted;
@@ -234,9 +234,7 @@ pub(crate) fn send_all(fd: BorrowedFd, bytes: &[u8], ends: &[usize]) -> io::Resu
     let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
     let sent = uninterrupted(|| {
         // SAFETY: an IoSlice is an iovec by its documentation; all are valid for the call, which only reads them.
-        super::check(unsafe {
-            libc::sendmmsg(fd.as_raw_fd(), headers.as_mut_ptr(), headers.len() as _, flags as _)
-        })
+        super::check(unsafe { libc::sendmmsg(fd.as_raw_fd(), headers.as_mut_ptr(), headers.len() as _, flags as _) })
     })?;
     Ok(sent as usize)
 }

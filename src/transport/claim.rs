@@ -34,9 +34,8 @@ impl Claim {
         let mut lock_path = path.as_os_str().to_owned();
         lock_path.push(".lock");
         let lock_path = PathBuf::from(lock_path);
-        let failed = |tried: &str, e: io::Error| {
-            Error::os(e, format!("{tried} {} for", lock_path.display()), address.target())
-        };
+        let failed =
+            |tried: &str, e: io::Error| Error::os(e, format!("{tried} {} for", lock_path.display()), address.target());
         loop {
             let lock = OpenOptions::new()
                 .read(true)
@@ -91,7 +90,8 @@ impl Claim {
         } else if !(kind.is_symlink() && fs::read_link(&self.path).is_ok_and(|to| to.starts_with("/dev/pts"))) {
             return exists("what is there was not made by a receiver; remove it or choose another path");
         }
-        fs::remove_file(&self.path).map_err(|e| Error::os(e, "clear away what a dead receiver left at", address.target()))
+        fs::remove_file(&self.path)
+            .map_err(|e| Error::os(e, "clear away what a dead receiver left at", address.target()))
     }
 
     /// Takes the path away, and gives up the right to it.

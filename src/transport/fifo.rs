@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::inlet::{Buffer, Feed, READ};
+use super::feed::{Buffer, Feed, READ};
 use super::pipe::{PipePort, set_capacity};
 use super::plan::Plan;
 use super::receiver::Receiver;
@@ -86,7 +86,9 @@ impl FifoFeed {
                 (Existence::OpenOrCreate, Ok(_)) => false,
                 _ => match file::make_fifo(path, plan.perm() & 0o700) {
                     Ok(()) => true,
-                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists && plan.existence() == Existence::OpenOrCreate => {
+                    Err(e)
+                        if e.kind() == io::ErrorKind::AlreadyExists && plan.existence() == Existence::OpenOrCreate =>
+                    {
                         false
                     }
                     Err(e) => return Err(plan.failed("create", e)),
@@ -94,7 +96,9 @@ impl FifoFeed {
             };
             let lock = match file::open_fifo(path, Ready::Read) {
                 // Another receiver took it away meanwhile.
-                Err(e) if e.kind() == io::ErrorKind::NotFound && plan.existence() == Existence::OpenOrCreate => continue,
+                Err(e) if e.kind() == io::ErrorKind::NotFound && plan.existence() == Existence::OpenOrCreate => {
+                    continue;
+                }
                 lock => lock.map_err(|e| plan.failed("open", e))?,
             };
             let metadata = check(plan, &lock)?;

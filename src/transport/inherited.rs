@@ -61,9 +61,8 @@ fn duplicate(plan: &Plan, number: u32) -> Result<OwnedFd> {
 
 fn kind(plan: &Plan, fd: BorrowedFd) -> Result<Kind> {
     match descriptor::kind(fd).map_err(|e| plan.failed("look at", e))? {
-        Kind::Other => {
-            Err(plan.refuse(ErrorKind::InvalidInput, "it leads to a file or device; pipes, sockets and terminals can be used"))
-        }
+        Kind::Other => Err(plan
+            .refuse(ErrorKind::InvalidInput, "it leads to a file or device; pipes, sockets and terminals can be used")),
         kind => Ok(kind),
     }
 }

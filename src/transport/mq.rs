@@ -21,10 +21,11 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use super::address::Priority;
+use super::feed::{Buffer, Feed};
 use super::frame::{Frame, HEADER, Identity, Kind, LONGEST};
-use super::inlet::{Buffer, Feed};
-use super::outlet::{Port, source_number};
+use super::outbox::source_number;
 use super::plan::{Pauses, Plan};
+use super::port::Port;
 use super::{Receiver, Sender};
 use crate::channel::{Existence, Framing, PeerState, SendError};
 use crate::error::{Error, ErrorKind, Result};

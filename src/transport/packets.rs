@@ -4,8 +4,8 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use super::inlet::{Buffer, Feed};
-use super::outlet::{Piece, Port};
+use super::feed::{Buffer, Feed};
+use super::port::{Piece, Port};
 use crate::channel::PeerState;
 use crate::sys::descriptor::{self, Ready, Sink};
 use crate::sys::socket::{self, Messages, Type};
@@ -45,7 +45,7 @@ impl Port for PacketPort {
     }
 
     fn put_many(&mut self, bytes: &[u8], pieces: &[Piece]) -> io::Result<usize> {
-        let mut ends = [0; super::outlet::MOST];
+        let mut ends = [0; super::port::MOST];
         for (end, piece) in ends.iter_mut().zip(pieces) {
             *end = piece.end;
         }

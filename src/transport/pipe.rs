@@ -8,9 +8,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::Address;
-use super::inlet::{Buffer, Feed, READ};
-use super::outlet::{Piece, Port};
+use super::feed::{Buffer, Feed, READ};
 use super::plan::Plan;
+use super::port::{Piece, Port};
 use super::receiver::Receiver;
 use super::sender::Sender;
 use crate::channel::{Framing, Options};

@@ -4,9 +4,13 @@ use std::io;
 use std::time::Duration;
 
 use super::address::Address;
+use super::feed::{Door, Feed};
 use super::frame::{Identity, LONGEST};
-use super::inlet::{Door, Feed, Inbox, Inlet, Inward};
-use super::outlet::{DEFAULT_LONGEST, Outbox, Outlet, Outward, Port};
+use super::inbox::Inbox;
+use super::inlet::{Inlet, Inward};
+use super::outbox::{DEFAULT_LONGEST, Outbox};
+use super::outlet::{Outlet, Outward};
+use super::port::Port;
 use crate::channel::{Existence, Framing, Options, Profile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::clock;

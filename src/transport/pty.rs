@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::claim::Claim;
-use super::inlet::{Buffer, Feed, READ};
-use super::outlet::{Piece, Port};
+use super::feed::{Buffer, Feed, READ};
 use super::plan::Plan;
+use super::port::{Piece, Port};
 use super::receiver::Receiver;
 use super::sender::Sender;
 use super::stream::StreamPort;
@@ -41,7 +41,9 @@ pub(super) fn sender(plan: &Plan, path: &Path) -> Result<Sender> {
 pub(super) fn receiver(plan: &Plan, path: &Path) -> Result<Receiver> {
     let framing = plan.stream_framing()?;
     if plan.capacity().is_some() {
-        return Err(plan.refuse(ErrorKind::InvalidInput, "the kernel gives a terminal a buffer of 4 KiB, and no capacity"));
+        return Err(
+            plan.refuse(ErrorKind::InvalidInput, "the kernel gives a terminal a buffer of 4 KiB, and no capacity")
+        );
     }
     let claim = Claim::take(plan.address, path)?;
     let feed = PtyFeed::open(path, claim).map_err(|(e, claim)| {
@@ -79,7 +81,7 @@ impl Port for PtyPort {
         match error.raw_os_error() {
             // The master is closed.
             Some(libc::EIO) => SendError::Closed,
-            _ => super::outlet::explain(error),
+            _ => super::port::explain(error),
         }
     }
 }

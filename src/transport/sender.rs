@@ -306,7 +306,8 @@ impl Sender {
     }
 
     /// As [`flush`](Self::flush), and has the receiver know that nothing follows, which is told anyway when the sender is
-    /// dropped: but that waits for room for a second at most, after which the receiver takes this end for dead.
+    /// dropped: but that waits for room for a second at most, after which the receiver takes this end for dead. Where the kernel
+    /// carries messages, sending fails with [`Closed`](SendError::Closed) from then on.
     ///
     /// # Errors
     /// As [`flush`](Self::flush).

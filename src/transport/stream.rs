@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::feed::{Buffer, Feed, READ};
 use super::frame::{Frame, HEADER, Kind, LONGEST};
-use super::inlet::{Buffer, Feed, READ};
-use super::outlet::{Piece, Port, explain};
+use super::port::{Piece, Port, explain};
 use crate::channel::{Framing, PeerState, SendError};
 use crate::sys::descriptor::{self, Ready, Sink};
 use crate::sys::socket;

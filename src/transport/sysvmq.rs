@@ -21,10 +21,10 @@ use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use super::feed::{Buffer, Feed};
 use super::frame::{HEADER, Identity, Kind};
-use super::inlet::{Buffer, Feed};
-use super::outlet::Port;
 use super::plan::{Pauses, Plan};
+use super::port::Port;
 use super::{Receiver, Sender};
 use crate::channel::{Existence, Framing, PeerState, SendError};
 use crate::error::{Error, ErrorKind, Result};
@@ -357,7 +357,7 @@ impl Port for QueuePort {
 
     fn explain(&mut self, error: &io::Error) -> SendError {
         // Of a queue that was removed there is nobody to receive.
-        if sysv_msg::was_removed(error) { SendError::Closed } else { super::outlet::explain(error) }
+        if sysv_msg::was_removed(error) { SendError::Closed } else { super::port::explain(error) }
     }
 
     fn peer(&self) -> PeerState {

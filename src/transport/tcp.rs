@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::address::Host;
-use super::inlet::{Door, Feed};
+use super::feed::{Door, Feed};
 use super::plan::Plan;
 use super::receiver::Receiver;
 use super::sender::Sender;
@@ -45,7 +45,10 @@ pub(super) fn resolve(plan: &Plan, host: &Host) -> Result<Vec<SocketAddr>> {
 }
 
 /// Tries each address until one will do; else why the last one won't.
-pub(super) fn first<T>(addresses: &[SocketAddr], mut attempt: impl FnMut(SocketAddr) -> io::Result<T>) -> io::Result<T> {
+pub(super) fn first<T>(
+    addresses: &[SocketAddr],
+    mut attempt: impl FnMut(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for &address in addresses {
         match attempt(address) {
@@ -59,8 +62,9 @@ pub(super) fn first<T>(addresses: &[SocketAddr], mut attempt: impl FnMut(SocketA
 /// What keeps a receiver from being bound.
 pub(super) fn taken(plan: &Plan, error: io::Error) -> crate::error::Error {
     match error.raw_os_error() {
-        Some(libc::EADDRINUSE) => plan
-            .refuse(ErrorKind::RoleTaken { pid: 0 }, "another process receives at this port; `ss -lpn` tells which"),
+        Some(libc::EADDRINUSE) => {
+            plan.refuse(ErrorKind::RoleTaken { pid: 0 }, "another process receives at this port; `ss -lpn` tells which")
+        }
         _ => plan.failed("listen at", error),
     }
 }

@@ -8,9 +8,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::address::Host;
-use super::outlet::{Piece, Port};
 use super::packets::{PacketFeed, PacketPort};
 use super::plan::Plan;
+use super::port::{Piece, Port};
 use super::receiver::Receiver;
 use super::sender::Sender;
 use super::tcp::{first, resolve, taken};
@@ -93,7 +93,7 @@ impl Port for UdpPort {
         match error.kind() {
             // It is lost, like any that finds nobody there.
             io::ErrorKind::ConnectionRefused => SendError::Closed,
-            _ => super::outlet::explain(error),
+            _ => super::port::explain(error),
         }
     }
 }

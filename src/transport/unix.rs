@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::address::{UnixKind, UnixName};
 use super::claim::Claim;
-use super::inlet::{Buffer, Door, Feed};
+use super::feed::{Buffer, Door, Feed};
 use super::packets::{PacketFeed, PacketPort};
 use super::plan::Plan;
 use super::receiver::Receiver;

@@ -74,7 +74,8 @@ fn violations(path: &str, text: &str) -> Vec<String> {
             let rest = &code[at + name.len()..];
             let starts_word = !code[..at].ends_with(is_word);
             // Errors are told apart by errno, which is a name and no call.
-            let errno = rest.strip_prefix("::E").is_some_and(|e| e.starts_with(|c: char| c.is_uppercase() || c.is_numeric()));
+            let errno =
+                rest.strip_prefix("::E").is_some_and(|e| e.starts_with(|c: char| c.is_uppercase() || c.is_numeric()));
             if starts_word && ["::", ";", " as "].iter().any(|end| rest.starts_with(end)) && !errno {
                 wrong.push(format!("src/{path}:{}: only {} may use {name}", line_of(&code, at), homes.join(" and ")));
             }

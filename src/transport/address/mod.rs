@@ -181,4 +181,3 @@ impl FromStr for Address {
         parse::parse(given).map_err(|problem| ParseAddressError { given: given.to_owned(), problem })
     }
 }
-

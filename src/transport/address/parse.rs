@@ -14,16 +14,11 @@ use crate::units::parse_duration;
 /// How each scheme is written, with its own keys.
 const SCHEMES: [(&str, &str, &[&str]); 17] = [
     ("shm", "shm:///name", &["ring", "producers", "max_deliveries", "wait", "perm", "persist"]),
-    ("sysv", "sysv:///path?id=7 or sysv:?key=0x51", &[
-        "id",
-        "key",
-        "ring",
-        "producers",
-        "max_deliveries",
-        "wait",
-        "perm",
-        "persist",
-    ]),
+    (
+        "sysv",
+        "sysv:///path?id=7 or sysv:?key=0x51",
+        &["id", "key", "ring", "producers", "max_deliveries", "wait", "perm", "persist"],
+    ),
     ("file", "file:///path", &["ring", "producers", "max_deliveries", "wait", "perm", "persist"]),
     ("anon", "anon:name", &["ring", "producers", "max_deliveries", "wait"]),
     ("memfd", "memfd:///path", &["ring", "producers", "max_deliveries", "wait", "perm", "connect"]),

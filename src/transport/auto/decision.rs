@@ -7,7 +7,7 @@ use super::Chosen;
 use crate::channel::{Options, Owner, RecvError};
 use crate::sys::clock;
 use crate::transport::Receiver;
-use crate::transport::outlet::DEFAULT_LONGEST;
+use crate::transport::outbox::DEFAULT_LONGEST;
 
 /// What a receiver waits for before it can receive.
 #[derive(Debug)]

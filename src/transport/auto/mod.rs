@@ -42,7 +42,7 @@ use self::table::Table;
 use super::frame::Identity;
 use super::meeting::{self, Host, Word, hear, say};
 use super::memfd::{denied, is_there};
-use super::outlet::Outbox;
+use super::outbox::Outbox;
 use super::plan::Plan;
 use super::stream::StreamPort;
 use super::{Address, Receiver, Sender};

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::channel::Framing;
 use crate::sys::descriptor;
-use crate::transport::inlet::{Door, Feed};
+use crate::transport::feed::{Door, Feed};
 use crate::transport::stream::StreamFeed;
 
 /// Connections that were settled on, on their way to the receiver.

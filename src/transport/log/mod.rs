@@ -45,7 +45,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::address::{Address, LogLock};
-use super::outlet::{DEFAULT_LONGEST, source_number};
+use super::outbox::{DEFAULT_LONGEST, source_number};
 use super::plan::{Pauses, Plan};
 use super::receiver::Receiver;
 use super::sender::Sender;
@@ -235,8 +235,7 @@ pub(super) fn remove(address: &Address, path: &Path, force: bool) -> Result<()> 
     let failed = |tried: &str, e: io::Error| Error::os(e, tried, address.target());
     let refuse = |kind, advice: &str| Err(Error::new(kind, "remove", address.target()).advise(advice));
     let mut options = OpenOptions::new();
-    let file =
-        options.read(true).write(true).custom_flags(file::NO_WAIT).open(path).map_err(|e| failed("open", e))?;
+    let file = options.read(true).write(true).custom_flags(file::NO_WAIT).open(path).map_err(|e| failed("open", e))?;
     let is_file = file.metadata().map_err(|e| failed("look at", e))?.is_file();
     if !is_file || Head::read(&file).map_err(|e| failed("read", e))? == Err(NoHead::Foreign) {
         return refuse(ErrorKind::InvalidInput, "it is no ringway log");

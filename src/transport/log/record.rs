@@ -5,8 +5,8 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
+use super::super::feed::READ;
 use super::super::frame::{Frame, HEADER, LONGEST};
-use super::super::inlet::READ;
 use crate::sys::record_lock;
 
 /// Bytes of the head.

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io;
 use std::time::{Duration, SystemTime};
 
+use super::super::feed::READ;
 use super::super::frame::{Frame, Identity, Kind, LONGEST};
-use super::super::inlet::READ;
-use super::super::outlet::{DEFAULT_LONGEST, LINGER, Outlet, source_number};
+use super::super::outbox::{DEFAULT_LONGEST, source_number};
+use super::super::outlet::{LINGER, Outlet};
 use super::super::plan::Pauses;
 use super::super::sender::Outgoing;
 use super::PRESENCE;

@@ -1,0 +1,129 @@
+//! What a mechanism does for a receiver: where its bytes come from, and its connections.
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use crate::channel::PeerState;
+
+/// Bytes that are read at once from a stream.
+pub(super) const READ: usize = 64 << 10;
+
+/// Where the pieces or bytes of one connection come from.
+pub(super) trait Feed: Debug + Send {
+    /// Adds to the buffer what is there ([`ErrorKind::WouldBlock`] if nothing is); several pieces only if `many`. False at
+    /// the end.
+    fn fill(&mut self, buffer: &mut Buffer, many: bool) -> io::Result<bool>;
+
+    /// What can be polled; without it, [`Feed::wait`] is called, and there is one connection.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Sleeps until there may be something, or `deadline`.
+    fn wait(&mut self, _deadline: Duration) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// From now on only messages of that tag are wanted, or all; false if it can't choose.
+    fn select(&mut self, _tag: Option<u32>) -> bool {
+        false
+    }
+
+    /// Whether there is something that isn't selected.
+    fn has_unselected(&mut self) -> bool {
+        false
+    }
+
+    /// Whether nothing can ever come again, once the end was reached.
+    fn is_over(&self) -> bool {
+        false
+    }
+
+    /// Who sends, if the mechanism knows better than the frames tell.
+    fn peer(&self) -> Option<PeerState> {
+        None
+    }
+
+    /// Leaves in good order. Not called in a forked child.
+    fn close(&mut self) {}
+}
+
+/// How connections come to be.
+pub(super) trait Door: Debug + Send {
+    /// What is ready to be read when somebody is there.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+
+    /// The next connection, or [`ErrorKind::WouldBlock`].
+    fn accept(&mut self) -> io::Result<Box<dyn Feed>>;
+
+    /// Leaves in good order. Not called in a forked child.
+    fn close(&mut self);
+}
+
+/// What has been read and not been handed out.
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    pub(super) bytes: Vec<u8>,
+    pub(super) start: usize,
+    pub(super) end: usize,
+    /// Of bytes without frames, how many hold no newline.
+    pub(super) searched: usize,
+    /// Where the pieces lie, if it isn't a stream.
+    pub(super) pieces: VecDeque<Part>,
+    pub(super) is_stream: bool,
+}
+
+/// A piece in a buffer.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    pub(super) range: Range<usize>,
+    pub(super) tag: u32,
+    pub(super) is_whole: bool,
+}
+
+impl Buffer {
+    /// Room for `least` bytes or more behind what is there; to be followed by [`Buffer::filled`].
+    pub(super) fn room(&mut self, least: usize) -> &mut [u8] {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+        if self.bytes.len() - self.end < least {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            let needed = self.end + least;
+            if self.bytes.len() < needed {
+                self.bytes.resize(needed.max(READ), 0);
+            }
+        }
+        &mut self.bytes[self.end..]
+    }
+
+    /// `length` more bytes are there.
+    pub(super) fn filled(&mut self, length: usize) {
+        self.is_stream = true;
+        self.end += length;
+    }
+
+    /// What the mechanism puts in front of a piece is there: `length` bytes.
+    pub(super) fn skip(&mut self, length: usize) {
+        self.end += length;
+    }
+
+    /// A piece is there, with the mechanism's own tag, of which `length` bytes fitted.
+    pub(super) fn filled_piece(&mut self, length: usize, tag: u32, whole: usize) {
+        self.pieces.push_back(Part { range: self.end..self.end + length, tag, is_whole: length == whole });
+        self.end += length;
+    }
+
+    pub(super) fn drop_piece(&mut self) {
+        if let Some(piece) = self.pieces.pop_front() {
+            self.start = piece.range.end;
+        }
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.end - self.start
+    }
+}
