@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use ringway::{
     Ring, Wait,
     segment::{Key, Name},
-    transport::{Address, Target},
+    transport::{Address, Host, LogLock, Priority, Target, UnixKind, UnixName},
 };
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
 
@@ -36,6 +36,26 @@ fn every_scheme_names_its_target() {
         ("file:///data/orders.ring", file(b"/data/orders.ring")),
         ("file:///data/%ff%3F", file(b"/data/\xff?")),
         ("anon:orders", Target::Anonymous("orders".to_owned())),
+        ("memfd:///run/orders.sock", Target::Memfd("/run/orders.sock".into())),
+        ("auto:///orders", Target::Auto("orders".to_owned())),
+        ("pipe:", Target::Pipe),
+        ("fd://3", Target::Descriptor(3)),
+        ("fifo:///run/orders", Target::Fifo("/run/orders".into())),
+        ("pty:///run/orders", Target::Terminal("/run/orders".into())),
+        ("mq:///orders?priority=7", Target::PosixQueue { name: "orders".to_owned(), priority: Priority::Fixed(7) }),
+        ("mq:///orders?priority=tag", Target::PosixQueue { name: "orders".to_owned(), priority: Priority::Tag }),
+        ("sysvmq:?key=0x51&type=3", Target::SysVQueue { key: Key::Raw(0x51), kind: Some(3) }),
+        ("sysvmq:///q", Target::SysVQueue { key: Key::Path { path: "/q".into(), id: 1 }, kind: None }),
+        ("unix:///s", Target::Unix { name: UnixName::Path("/s".into()), kind: UnixKind::Stream }),
+        ("unix:@s?type=dgram", Target::Unix { name: UnixName::Abstract("s".to_owned()), kind: UnixKind::Datagram }),
+        ("tcp://LocalHost:7", Target::Tcp(Host { name: "localhost".to_owned(), port: 7 })),
+        ("udp://[0:0::1]:65535", Target::Udp(Host { name: "::1".to_owned(), port: 65_535 })),
+        ("signal://4711?sig=RTMIN+30", Target::Signal { pid: Some(4711), number: 30 }),
+        ("signal://self", Target::Signal { pid: None, number: 0 }),
+        (
+            "log:///l?reader=me&lock=ofd",
+            Target::Log { path: "/l".into(), lock: LogLock::Ofd, reader: Some("me".to_owned()) },
+        ),
     ] {
         assert_eq!(parse(text).target(), &target, "{text}");
     }
@@ -70,6 +90,14 @@ fn addresses_print_in_normal_form() {
         ("file:////data/./x//y/", "file:///data/x/y"),
         ("file:///data/../x%2Fy", "file:///data/../x/y"),
         ("anon:a?ring=spsc&max_message=0", "anon:a?ring=spsc&max_message=0B"),
+        ("memfd:////run//x/?connect=5000ms&ring=mpmc", "memfd:///run/x?ring=mpmc&connect=5s"),
+        ("fd://007", "fd://7"),
+        ("mq:///q?persist=yes&priority=0", "mq:///q?persist=yes"),
+        ("sysvmq:?type=3&key=0x51&framing=none", "sysvmq:?key=0x51&type=3&framing=none"),
+        ("unix:@a%20b?framing=lines&type=stream", "unix:@a%20b?framing=lines"),
+        ("tcp://[0:0:0:0:0:0:0:1]:7?capacity=1MiB", "tcp://[::1]:7?capacity=1MiB"),
+        ("signal://self?sig=RTMIN+0", "signal://self"),
+        ("log:///l?lock=flock&reader=%61", "log:///l?reader=a"),
         ("shm:///a?max_deliveries=15&producers=64&ring=mpmc", "shm:///a?ring=mpmc&producers=64&max_deliveries=15"),
     ] {
         assert_eq!(parse(text).to_string(), printed, "{text}");
@@ -78,17 +106,21 @@ fn addresses_print_in_normal_form() {
 
 #[test]
 fn errors_say_what_is_wrong_and_what_is_allowed() {
-    let schemes = "allowed are shm:///name, sysv:///path?id=7, sysv:?key=0x51, file:///path and anon:name";
-    let options = "allowed here are ring, producers, max_deliveries, capacity, max_message, wait, perm, persist";
-    let sysv = "a System V segment is written sysv:///path?id=7 or sysv:?key=0x51, never both";
+    let schemes = "allowed are shm:///name, sysv:///path?id=7 or sysv:?key=0x51, file:///path, anon:name, memfd:///path, \
+                   auto:///name, pipe:, fd://number, fifo:///path, pty:///path, mq:///name, sysvmq:///path?id=7 or \
+                   sysvmq:?key=0x51, unix:///path or unix:@name, tcp://host:port, udp://host:port, \
+                   signal://pid?sig=RTMIN+1, log:///path";
+    let options = "allowed here are ring, producers, max_deliveries, wait, perm, persist, capacity, max_message";
+    let sysv = "sysv: is written sysv:///path?id=7 or sysv:?key=0x51, never both";
+    let host = |text| format!("{text:?} is no host:port, such as 127.0.0.1:7000, [::1]:7000 or localhost:7000");
     for (text, problem) in [
         ("", &*format!("it has no scheme; {schemes}")),
         ("orders", &format!("it has no scheme; {schemes}")),
         ("orders?a:b", &format!("it has no scheme; {schemes}")),
-        ("memfd:///x", &format!("unknown scheme \"memfd\"; {schemes}")),
+        ("dmabuf:///x", &format!("unknown scheme \"dmabuf\"; {schemes}")),
         ("SHM:///x", &format!("unknown scheme \"SHM\"; {schemes}")),
-        ("shm:x", "POSIX shared memory is written shm:///name"),
-        ("shm://x", "POSIX shared memory is written shm:///name"),
+        ("shm:x", "shm: is written shm:///name"),
+        ("shm://x", "shm: is written shm:///name"),
         ("shm:///", "the name is empty"),
         ("shm:///?wait=spin", "the name is empty"),
         ("shm:///a/b", "the name \"a/b\" has a slash in it"),
@@ -102,8 +134,8 @@ fn errors_say_what_is_wrong_and_what_is_allowed() {
         ("shm:///a#b", "'#' is written %23 in a name or path"),
         ("anon:", "the name is empty"),
         ("anon:///a", "the name \"///a\" has a slash in it"),
-        ("file:x", "a mapped file is written file:///path"),
-        ("file://x/y", "a mapped file is written file:///path"),
+        ("file:x", "file: is written file:///path"),
+        ("file://x/y", "file: is written file:///path"),
         ("file:///", "the path \"/\" names no file"),
         ("file:///a/..", "the path \"/a/..\" names no file"),
         ("sysv:", sysv),
@@ -125,7 +157,7 @@ fn errors_say_what_is_wrong_and_what_is_allowed() {
         ("shm:///a?id=7", &format!("unknown key \"id\"; {options}")),
         (
             "anon:a?perm=0600",
-            "unknown key \"perm\"; allowed here are ring, producers, max_deliveries, capacity, max_message, wait",
+            "unknown key \"perm\"; allowed here are ring, producers, max_deliveries, wait, capacity, max_message",
         ),
         ("shm:///a?wait=spin&wait=spin", "wait is given twice"),
         ("shm:///a?ring=mpsc", "ring: \"mpsc\" is not a kind of ring; allowed are spsc and mpmc"),
@@ -139,6 +171,41 @@ fn errors_say_what_is_wrong_and_what_is_allowed() {
         ("shm:///a?perm=+600", "perm=+600 is not an octal number of at most 0777"),
         ("shm:///a?perm=", "perm= is not an octal number of at most 0777"),
         ("shm:///a?persist=true", "persist=true is neither persist=yes nor persist=no"),
+        ("memfd:x", "memfd: is written memfd:///path"),
+        ("pipe:x", "pipe: is written pipe:"),
+        ("fd:3", "fd: is written fd://number"),
+        ("fd://-1", "fd: is written fd://number"),
+        ("fifo:///", "the path \"/\" names no file"),
+        ("mq:x", "mq: is written mq:///name"),
+        ("mq:///x?priority=32768", "priority=32768 is neither tag nor a number below 32768"),
+        ("sysvmq:?id=1", "sysvmq: is written sysvmq:///path?id=7 or sysvmq:?key=0x51, never both"),
+        ("sysvmq:?key=0x1&type=0", "type=0 is not a number from 1 to 2147483647"),
+        ("unix:x", "unix: is written unix:///path or unix:@name"),
+        ("unix:@", "the name is empty"),
+        ("unix:@x?type=packet", "type=packet is none of stream, dgram, seqpacket"),
+        ("unix:@x?framing=some", "framing: \"some\" is no framing; allowed are frames, none and lines"),
+        (
+            "unix:@x?ring=spsc",
+            "unknown key \"ring\"; allowed here are type, framing, perm, connect, capacity, max_message",
+        ),
+        ("tcp://x", &host("x")),
+        ("tcp://:7", &host(":7")),
+        ("tcp://[::1]", &host("[::1]")),
+        ("tcp://::1:7", &host("::1:7")),
+        ("udp://1.2.3:7", &host("1.2.3:7")),
+        ("udp://x:65536", &host("x:65536")),
+        ("udp://x:+7", &host("x:+7")),
+        ("tcp:x:7", "tcp: is written tcp://host:port"),
+        (
+            "tcp://x:7?connect=5",
+            "connect: \"5\" is not a duration: it has no unit; write a whole number and one of ns, us, ms, s, m",
+        ),
+        ("signal://0", "signal: is written signal://pid?sig=RTMIN+1"),
+        ("signal://2147483648", "signal: is written signal://pid?sig=RTMIN+1"),
+        ("signal://self?sig=RTMIN+31", "sig=RTMIN+31 is none of RTMIN+0 to RTMIN+30"),
+        ("signal://self?sig=SIGUSR1", "sig=SIGUSR1 is none of RTMIN+0 to RTMIN+30"),
+        ("log:///x?lock=lockf", "lock=lockf is none of flock, fcntl, ofd"),
+        ("log:///x?reader=a/b", "the name \"a/b\" has a slash in it"),
     ] {
         let error = text.parse::<Address>().expect_err(text);
         assert_eq!(error.to_string(), format!("bad address {text:?}: {problem}"));
@@ -217,7 +284,10 @@ proptest! {
             prop_oneof![
                 any::<String>(),
                 prop::sample::select(vec![
-                    "shm:///", "sysv:", "sysv:///", "file:///", "anon:", "?", "&", "=", "%", "%2F", "/", ".", "..", "a",
+                    "shm:///", "sysv:", "sysv:///", "file:///", "anon:", "memfd:///", "auto:///", "pipe:", "fd://", "fifo:///", "pty:///",
+                    "mq:///", "sysvmq:", "sysvmq:///", "unix:///", "unix:@", "tcp://", "udp://", "[::1]:", "127.0.0.1:", "localhost:",
+                    "signal://", "self", "log:///", "type=", "dgram", "priority=", "tag", "sig=RTMIN+", "lock=", "ofd", "reader=",
+                    "framing=", "lines", "connect=", "5s", "?", "&", "=", "%", "%2F", "/", ".", "..", "a",
                     "id=7", "key=0x51", "ring=spsc", "ring=mpmc", "producers=", "64", "capacity=", "4MiB", "wait=spin", "perm=0600", "persist=no",
                 ])
                 .prop_map(str::to_owned),
