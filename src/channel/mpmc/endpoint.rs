@@ -212,11 +212,12 @@ impl Endpoint {
         }
     }
 
-    /// How their end came, to be told to the user now; deaths are told once.
+    /// How their end came, to be told to the user now; deaths are told once. That others have left is told behind that.
     pub(super) fn tell(&mut self) -> Result<Gone, Unusable> {
         self.check()?;
         if self.have_died() {
-            self.told = self.others;
+            let deaths = self.others.deaths;
+            self.told = Census { present: 0, joined: self.told.left() + deaths, deaths };
             return Ok(Gone::Died);
         }
         Ok(Gone::Left)
