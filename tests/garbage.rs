@@ -222,6 +222,14 @@ fn lines_that_never_end_are_given_up() {
     assert_eq!(text(next(&mut receiver)).unwrap(), "short");
     assert_eq!(text(next(&mut receiver)).unwrap(), "0123456789");
     assert_eq!(text(next(&mut receiver)), Err(RecvError::Malformed));
+    // It costs that line, and told once, however it comes.
+    stream.write_all(&[b'x'; 100]).unwrap();
+    assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+    stream.write_all(b"xxx\nthe next\nhalf").unwrap();
+    assert_eq!(text(next(&mut receiver)).unwrap(), "the next");
+    assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+    drop(stream);
+    assert_eq!(text(next(&mut receiver)).unwrap(), "half");
     let mut other = UnixStream::connect(&path).unwrap();
     other.write_all(b"\n\nlast").unwrap();
     drop(other);
@@ -282,4 +290,161 @@ proptest! {
         }
         prop_assert!(received >= intact, "{} of {} that were not damaged", received, intact);
     }
+}
+
+#[test]
+fn a_stranger_in_a_fifo_costs_no_sender_anything() {
+    let _alone = alone();
+    let path = path("stranger");
+    let address: Address = format!("fifo://{}", path.display()).parse().unwrap();
+    let mut receiver = Options::new().receiver(&address).unwrap();
+    let mut senders = [(); 2].map(|()| Options::new().sender(&address).unwrap());
+    let mut stranger = std::fs::File::options().write(true).open(&path).unwrap();
+    for (sequence, noise) in
+        (0..).zip([&b"garbage"[..], &[0; 4000], b"R\x01\0\0 not quite a header, but nearly one, to be sure", b"R"])
+    {
+        for sender in &mut senders {
+            sender.send(format!("before {sequence}").as_bytes()).unwrap();
+        }
+        stranger.write_all(noise).unwrap();
+        for sender in &mut senders {
+            sender.send(format!("after {sequence}").as_bytes()).unwrap();
+        }
+        let mut malformed = 0;
+        let mut received = Vec::new();
+        while received.len() < 4 {
+            match receiver.recv_timeout(PATIENCE) {
+                Ok(message) => received.push(String::from_utf8(message.to_vec()).unwrap()),
+                Err(RecvError::Malformed) => malformed += 1,
+                Err(error) => panic!("{error} after {received:?}"),
+            }
+        }
+        let expected = ["before", "before", "after", "after"].map(|word| format!("{word} {sequence}"));
+        assert_eq!((received, malformed), (expected.to_vec(), 1), "{noise:?}");
+    }
+    drop((senders, stranger));
+    assert_eq!(receiver.recv_timeout(PATIENCE).err(), Some(RecvError::Closed));
+}
+
+#[test]
+fn a_message_whose_beginning_is_gone_is_told_once() {
+    let _alone = alone();
+    let (reader, mut pipe) = std::io::pipe().unwrap();
+    let mut receiver = receiver(&format!("fd://{}", reader.as_raw_fd()));
+    pipe.write_all(&frame(DATA, 1, 4, (10, 30), b"0123456789")).unwrap();
+    pipe.write_all(&whole(2, 0, b"another's")).unwrap();
+    pipe.write_all(&frame(DATA, 1, 4, (20, 30), b"0123456789")).unwrap();
+    pipe.write_all(&whole(1, 5, b"the next")).unwrap();
+    assert_eq!(next(&mut receiver), Err(RecvError::Malformed));
+    assert_eq!(next(&mut receiver), Ok((b"another's".to_vec(), 7, 0)));
+    assert_eq!(next(&mut receiver), Ok((b"the next".to_vec(), 7, 5)));
+}
+
+#[test]
+fn many_large_messages_in_one_pipe_do_not_keep_each_other_out() {
+    let _alone = alone();
+    let path = path("many-large");
+    let address: Address = format!("fifo://{}?max_message=1MiB", path.display()).parse().unwrap();
+    let mut receiver = Options::new().receiver(&address).unwrap();
+    std::thread::scope(|scope| {
+        for byte in 0..8 {
+            let address = &address;
+            scope.spawn(move || {
+                let mut sender = Options::new().sender(address).unwrap();
+                (0..3).for_each(|_| _ = sender.send(&vec![byte; 1 << 20]).unwrap());
+            });
+        }
+        for _ in 0..24 {
+            let message = receiver.recv_timeout(PATIENCE).unwrap();
+            assert!(message.len() == 1 << 20 && message.iter().all(|&byte| byte == message[0]));
+        }
+        assert_eq!(receiver.recv_timeout(PATIENCE).err(), Some(RecvError::Closed));
+    });
+}
+
+/// How long a call takes of the processor.
+fn used(work: impl FnOnce()) -> Duration {
+    fn now() -> Duration {
+        // SAFETY: a timespec is plain integers, and the call writes one.
+        unsafe {
+            let mut time: libc::timespec = std::mem::zeroed();
+            libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time);
+            Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+        }
+    }
+    let before = now();
+    work();
+    now() - before
+}
+
+#[test]
+fn who_waits_at_an_end_or_with_many_idle_ones_sleeps() {
+    let _alone = alone();
+    const NAP: Duration = Duration::from_millis(500);
+    // Nothing was ever sent, and nothing will be.
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut ended =
+        Options::new().keep_open(true).receiver(&format!("fd://{}", ours.as_raw_fd()).parse().unwrap()).unwrap();
+    drop(theirs);
+    let time = used(|| assert_eq!(ended.recv_timeout(NAP).err(), Some(RecvError::Timeout)));
+    assert!(time < NAP / 5, "at an end: {time:?}");
+
+    // More than there may be, of which both ends are here.
+    // SAFETY: a rlimit is plain integers, and both calls are given a valid one.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+        limit.rlim_cur = limit.rlim_max;
+        libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+    }
+    let path = path("idle");
+    let mut receiver = receiver(&format!("unix://{}", path.display()));
+    let idle: Vec<UnixStream> = (0..1030)
+        .map(|_| {
+            let stream = UnixStream::connect(&path).unwrap();
+            assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
+            stream
+        })
+        .collect();
+    let time = used(|| assert_eq!(receiver.recv_timeout(NAP).err(), Some(RecvError::Timeout)));
+    assert!(time < NAP / 5, "with {} idle ones: {time:?}", idle.len());
+    (&idle[500]).write_all(&[hello(1), whole(1, 0, b"one of them")].concat()).unwrap();
+    assert_eq!(next(&mut receiver), Ok((b"one of them".to_vec(), 7, 0)));
+}
+
+#[test]
+fn ids_without_end_keep_nobody_out() {
+    let _alone = alone();
+    let path = path("ids");
+    let mut receiver = receiver(&format!("unix://{}", path.display()));
+    let mut hostile = UnixStream::connect(&path).unwrap();
+    let hellos: Vec<u8> = (0..2000).flat_map(hello).collect();
+    hostile.write_all(&hellos).unwrap();
+    assert_eq!(next(&mut receiver), Err(RecvError::Malformed), "a connection has one sender");
+    let mut honest = UnixStream::connect(&path).unwrap();
+    honest.write_all(&[hello(5000), whole(5000, 0, b"through")].concat()).unwrap();
+    assert_eq!(next(&mut receiver), Ok((b"through".to_vec(), 7, 0)));
+
+    let mut udp = Options::new().receiver(&"udp://127.0.0.1:0".parse().unwrap()).unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for source in 0..3000 {
+        socket.send_to(&whole(source, 0, b"x"), udp.local_address().unwrap()).unwrap();
+        assert_eq!(next(&mut udp), Ok((b"x".to_vec(), 7, 0)));
+    }
+}
+
+#[test]
+fn what_is_lost_at_the_end_is_counted_too() {
+    let _alone = alone();
+    let mut receiver = receiver("udp://127.0.0.1:0");
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = receiver.local_address().unwrap();
+    let farewell = frame(GOODBYE, 1, 10, (0, 0), b"");
+    for bytes in [hello(1), whole(1, 0, b"one"), whole(1, 3, b"two"), farewell] {
+        socket.send_to(&bytes, address).unwrap();
+    }
+    assert_eq!(next(&mut receiver), Ok((b"one".to_vec(), 7, 0)));
+    assert_eq!(next(&mut receiver), Ok((b"two".to_vec(), 7, 3)));
+    assert_eq!(next(&mut receiver), Err(RecvError::Closed));
+    assert_eq!(receiver.lost(), 8);
 }

@@ -56,10 +56,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Err(refuse());
     }
     announce(&receiver, &args.address);
-    let mut missing = Missing { can_be: !args.address.capabilities().reliable, gaps: 0, malformed: 0 };
+    let mut missing = Missing { lost: 0, malformed: 0 };
     let mut choice = Choice { address: &args.address, is_told: !matches!(args.address.target(), Target::Auto(_)) };
     let outcome = pass(&mut receiver, args, &mut missing, &mut choice);
     choice.tell(&receiver);
+    missing.lost = receiver.lost();
     // Dropped before anything is said about the end, which others may wait to read.
     drop(receiver);
     missing.report(outcome)
@@ -119,7 +120,7 @@ fn pass(receiver: &mut Receiver, args: &Args, missing: &mut Missing, choice: &mu
             }
             Err(error) => return Err(explain(error, args)),
         };
-        match pass_on(&mut batch, &mut output, missing) {
+        match pass_on(&mut batch, &mut output) {
             Ok(count) if left < u64::MAX => left -= count,
             Ok(_) => {}
             Err(error) => {
@@ -135,15 +136,14 @@ fn pass(receiver: &mut Receiver, args: &Args, missing: &mut Missing, choice: &mu
 }
 
 /// Writes what is there, up to a limit, and says how many messages it was.
-fn pass_on(batch: &mut Batch<'_>, output: &mut Output, missing: &mut Missing) -> io::Result<u64> {
+fn pass_on(batch: &mut Batch<'_>, output: &mut Output) -> io::Result<u64> {
     let (mut count, mut bytes) = (0, 0);
     while bytes < BATCH
-        && let Some((message, delivery)) = batch.next()
+        && let Some((message, _)) = batch.next()
     {
         output.push(message)?;
         count += 1;
         bytes += message.len() + 1;
-        missing.gaps += if missing.can_be { delivery.gap } else { 0 };
     }
     output.flush()?;
     Ok(count)
@@ -151,10 +151,8 @@ fn pass_on(batch: &mut Batch<'_>, output: &mut Output, missing: &mut Missing) ->
 
 /// What was sent and not written.
 struct Missing {
-    /// Whether messages can get lost: among many receivers, a gap is what others got.
-    can_be: bool,
-    /// Messages that are missing between others of their sender.
-    gaps: u64,
+    /// Messages that got lost on their way.
+    lost: u64,
     /// Pieces that were not framed as they should be.
     malformed: u64,
 }
@@ -170,9 +168,9 @@ impl Missing {
 
     /// Has the end tell of it: what is missing makes a good end a bad one.
     fn report(self, outcome: Result<(), Failure>) -> Result<(), Failure> {
-        let gaps = (self.gaps > 0).then(|| format!("{} messages lost", self.gaps));
+        let lost = (self.lost > 0).then(|| format!("{} messages lost", self.lost));
         let malformed = (self.malformed > 0).then(|| format!("{} malformed and dropped", self.malformed));
-        let text = match (gaps, malformed) {
+        let text = match (lost, malformed) {
             (None, None) => return outcome,
             (Some(one), None) | (None, Some(one)) => one,
             (Some(one), Some(other)) => format!("{one}, {other}"),

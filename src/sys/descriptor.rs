@@ -230,6 +230,16 @@ pub(crate) fn wait_one(fd: BorrowedFd, ready: Ready, deadline: Option<Duration>)
     wait_for(&mut [PollFd::from_borrowed_fd(fd, flags(ready))], deadline)
 }
 
+/// Which of them can be read now, or have failed. None is never ready.
+pub(crate) fn are_readable<'a>(fds: impl Iterator<Item = Option<BorrowedFd<'a>>>) -> io::Result<Vec<bool>> {
+    let fds: Vec<Option<BorrowedFd<'_>>> = fds.collect();
+    let mut polled: Vec<PollFd<'_>> =
+        fds.iter().flatten().map(|&fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+    wait_for(&mut polled, Some(Duration::ZERO))?;
+    let mut answers = polled.iter().map(|polled| !polled.revents().is_empty());
+    Ok(fds.iter().map(|fd| fd.is_some() && answers.next() == Some(true)).collect())
+}
+
 /// Whether it is ready now, or has failed.
 pub(crate) fn is_ready(fd: BorrowedFd, ready: Ready) -> io::Result<bool> {
     wait_one(fd, ready, Some(Duration::ZERO))

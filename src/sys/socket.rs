@@ -17,7 +17,7 @@ use super::uninterrupted;
 pub(crate) use rustix::net::SocketType as Type;
 
 /// How many connections may wait to be accepted.
-const BACKLOG: i32 = 128;
+pub(crate) const BACKLOG: i32 = 128;
 /// How many groups a peer may be in, beyond its own.
 const MOST_GROUPS: usize = 1024;
 
@@ -93,6 +93,18 @@ pub(crate) fn set_mode(fd: BorrowedFd, mode: u32) -> io::Result<()> {
 /// Lets a TCP listener take a port of which connections of the past still linger.
 pub(crate) fn reuse_address(fd: BorrowedFd) -> io::Result<()> {
     Ok(sockopt::set_socket_reuseaddr(fd, true)?)
+}
+
+/// Has the kernel find out in time that the other end is gone without a word.
+pub(crate) fn keep_alive(fd: BorrowedFd) -> io::Result<()> {
+    Ok(sockopt::set_socket_keepalive(fd, true)?)
+}
+
+/// The longest message that a Unix socket can send.
+pub(crate) fn longest_message(fd: BorrowedFd) -> io::Result<usize> {
+    /// What the kernel wants to be left over.
+    const MARGIN: usize = 32;
+    Ok(sockopt::socket_send_buffer_size(fd)?.saturating_sub(MARGIN))
 }
 
 /// Has TCP send small messages at once.

@@ -11,12 +11,19 @@ use crate::channel::PeerState;
 
 /// Bytes that are read at once from a stream.
 pub(super) const READ: usize = 64 << 10;
+/// After how many short messages, or batches of them, room for long ones is given back.
+const MODEST: u32 = 64;
 
 /// Where the pieces or bytes of one connection come from.
 pub(super) trait Feed: Debug + Send {
     /// Adds to the buffer what is there ([`ErrorKind::WouldBlock`] if nothing is); several pieces only if `many`. False at
     /// the end.
     fn fill(&mut self, buffer: &mut Buffer, many: bool) -> io::Result<bool>;
+
+    /// Whether several senders share it, none of whom ends it alone.
+    fn is_shared(&self) -> bool {
+        false
+    }
 
     /// What can be polled; without it, [`Feed::wait`] is called, and there is one connection.
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
@@ -36,9 +43,9 @@ pub(super) trait Feed: Debug + Send {
         false
     }
 
-    /// Whether nothing can ever come again, once the end was reached.
+    /// Whether nothing can ever come again, now that the end was reached.
     fn is_over(&self) -> bool {
-        false
+        true
     }
 
     /// Who sends, if the mechanism knows better than the frames tell.
@@ -70,6 +77,10 @@ pub(super) struct Buffer {
     pub(super) end: usize,
     /// Of bytes without frames, how many hold no newline.
     pub(super) searched: usize,
+    /// What comes belongs to something that was given up, and is dropped up to where the next thing begins.
+    pub(super) is_skipping: bool,
+    /// How often it was emptied without needing more room than [`READ`].
+    modest: u32,
     /// Where the pieces lie, if it isn't a stream.
     pub(super) pieces: VecDeque<Part>,
     pub(super) is_stream: bool,
@@ -87,7 +98,7 @@ impl Buffer {
     /// Room for `least` bytes or more behind what is there; to be followed by [`Buffer::filled`].
     pub(super) fn room(&mut self, least: usize) -> &mut [u8] {
         if self.start == self.end {
-            (self.start, self.end) = (0, 0);
+            self.empty();
         }
         if self.bytes.len() - self.end < least {
             self.bytes.copy_within(self.start..self.end, 0);
@@ -98,6 +109,23 @@ impl Buffer {
             }
         }
         &mut self.bytes[self.end..]
+    }
+
+    /// Begins anew, and gives back what a long message needed, once none has come for a while.
+    fn empty(&mut self) {
+        self.modest = if self.end <= READ { self.modest + 1 } else { 0 };
+        (self.start, self.end) = (0, 0);
+        if self.modest >= MODEST && self.bytes.len() > 2 * READ {
+            self.bytes.truncate(READ);
+            self.bytes.shrink_to_fit();
+            self.modest = 0;
+        }
+    }
+
+    /// Drops `length` of the bytes that are there.
+    pub(super) fn skip_over(&mut self, length: usize) {
+        self.start += length;
+        self.searched = 0;
     }
 
     /// `length` more bytes are there.

@@ -155,8 +155,16 @@ impl Feed for FifoFeed {
         }
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         Some(self.fifo.as_fd())
+    }
+
+    fn is_over(&self) -> bool {
+        false
     }
 
     fn close(&mut self) {

@@ -30,6 +30,13 @@ impl Kind {
             _ => None,
         }
     }
+
+    /// Whether a header may begin with these bytes, which are too few for one.
+    pub(super) fn may_begin(bytes: &[u8]) -> bool {
+        let is_kind = |&kind: &u8| kind <= 2;
+        let wanted = [bytes.first() == Some(&MAGIC), bytes.get(1).is_none_or(|&byte| byte == VERSION)];
+        wanted == [true; 2] && bytes.get(2).is_none_or(is_kind) && bytes.get(3).is_none_or(|&byte| byte == 0)
+    }
 }
 
 /// A header.
@@ -90,7 +97,8 @@ impl Frame {
         let has_bytes = length > 0 || total == 0;
         let is_sound = match kind {
             Kind::Data => is_inside && has_bytes && total as usize <= max,
-            Kind::Hello | Kind::Goodbye => offset == 0 && length == total && length as usize <= Identity::BYTES,
+            Kind::Hello => offset == 0 && length == total && [0, Identity::BYTES].contains(&(length as usize)),
+            Kind::Goodbye => offset == 0 && length == 0 && total == 0,
         };
         if is_sound { Ok(frame) } else { Err(Malformed) }
     }
@@ -175,7 +183,8 @@ mod tests {
             Frame { offset: u32::MAX, ..sound },
             Frame { length: 0, ..sound },
             Frame { kind: Kind::Hello, ..sound },
-            Frame { kind: Kind::Goodbye, length: 41, total: 41, offset: 0, ..sound },
+            Frame { kind: Kind::Hello, length: 41, total: 41, offset: 0, ..sound },
+            Frame { kind: Kind::Goodbye, length: 1, total: 1, offset: 0, ..sound },
         ] {
             assert_eq!(Frame::decode(&wrong.encode(), LONGEST), Err(Malformed), "{wrong:?}");
         }

@@ -4,26 +4,35 @@ use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::time::Duration;
 
-use super::feed::{Buffer, Door, Feed, Part};
-use super::frame::{Frame, HEADER, Malformed};
+use super::feed::{Buffer, Door, Feed, Part, READ};
+use super::frame::{Frame, HEADER, Kind, Malformed};
 use super::inlet::Inlet;
 use super::receiver::Delivery;
-use super::sources::{Sources, Taken};
+use super::sources::{Sources, Taken, most_unfinished};
 use crate::channel::{Framing, PeerState, RecvError};
-use crate::sys::descriptor;
+use crate::sys::{clock, descriptor};
+use crate::wait::SLICE;
 
 /// How many connections a receiver has at most.
 const MOST_CONNECTIONS: usize = 1024;
 /// After how many looks at the connections one is taken at the door, whatever comes from them.
 const DOOR_TURN: u32 = 32;
+/// How often a connection is read in a row that has something, but no message.
+const PATIENCE: u32 = 64;
+/// After how many messages in a row another connection is looked at first.
+const STREAK: u32 = 64;
+/// Up to so many connections are read to see whether they have something; of more the kernel is asked first.
+const FEW: usize = 4;
 
 /// The receiving end of a mechanism that carries pieces or bytes.
 #[derive(Debug)]
 pub(super) struct Inbox {
     door: Option<Box<dyn Door>>,
     connections: Vec<Connection>,
-    /// The connection that is looked at first.
+    /// The connection that is looked at first: it had the last message.
     turn: usize,
+    /// How many it had in a row.
+    streak: u32,
     looks: u32,
     opened: u64,
     framing: Framing,
@@ -34,7 +43,8 @@ pub(super) struct Inbox {
     current: Current,
     delivery: Delivery,
     is_put_back: bool,
-    is_over: bool,
+    /// The door can't be opened before that, for want of descriptors or memory.
+    shut_until: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -44,11 +54,13 @@ struct Connection {
     buffer: Buffer,
     /// Whether its end was reached, which the feed says once, and a last line came first.
     has_ended: bool,
+    /// Whether nothing can come any more.
+    is_over: bool,
 }
 
 impl Connection {
     fn new(number: u64, feed: Box<dyn Feed>) -> Self {
-        Self { number, feed, buffer: Buffer::default(), has_ended: false }
+        Self { number, feed, buffer: Buffer::default(), has_ended: false, is_over: false }
     }
 }
 
@@ -64,7 +76,14 @@ enum Current {
 enum Found {
     Message(Current, Delivery),
     Nothing,
+    /// Something that counts for itself alone.
     Malformed,
+    /// A connection of which nothing more can be made.
+    Broken,
+}
+
+fn failed(error: io::Error) -> RecvError {
+    RecvError::Os { errno: error.raw_os_error().unwrap_or(libc::EIO) }
 }
 
 impl Inbox {
@@ -80,6 +99,7 @@ impl Inbox {
             door,
             connections: Vec::new(),
             turn: 0,
+            streak: 0,
             looks: 0,
             opened: 0,
             framing,
@@ -89,28 +109,59 @@ impl Inbox {
             current: Current::None,
             delivery: Delivery::default(),
             is_put_back: false,
-            is_over: false,
+            shut_until: None,
         };
         inbox.connections.extend(feed.map(|feed| Connection::new(0, feed)));
         inbox
     }
 
-    /// Reads from the connections, each in its turn, until one has a message.
+    /// The next message of those connections that have one, each in its turn.
     fn ask_all(&mut self, many: bool) -> Result<Option<Delivery>, RecvError> {
-        let mut left = self.connections.len();
-        while left > 0 {
-            if self.turn >= self.connections.len() {
-                self.turn = 0;
+        let count = self.connections.len();
+        if self.streak >= STREAK {
+            (self.turn, self.streak) = (self.turn + 1, 0);
+        }
+        if let Some(delivery) = self.ask_next(many)? {
+            self.streak += 1;
+            return Ok(Some(delivery));
+        }
+        self.streak = 0;
+        if self.connections.len() < count {
+            return self.ask_all(many);
+        }
+        let is_ready = if count > FEW { Some(self.who_is_ready()?) } else { None };
+        let turn = self.turn;
+        for at in (1..count).map(|step| (turn + step) % count) {
+            if self.connections.len() < count {
+                // One is gone, and the others' places have changed: once more.
+                return self.ask_all(many);
             }
-            match self.take_from(self.turn, many)? {
-                Some(delivery) => return Ok(Some(delivery)),
-                None => {
-                    left -= 1;
-                    self.turn += 1;
-                }
+            if self.connections[at].is_over || is_ready.as_ref().is_some_and(|ready| !ready[at]) {
+                continue;
+            }
+            if let Some(delivery) = self.take_from(at, many)? {
+                self.turn = at;
+                return Ok(Some(delivery));
             }
         }
         Ok(None)
+    }
+
+    /// The next message of the connection whose turn it is.
+    fn ask_next(&mut self, many: bool) -> Result<Option<Delivery>, RecvError> {
+        if self.turn >= self.connections.len() {
+            self.turn = 0;
+        }
+        match self.connections.get(self.turn) {
+            Some(connection) if !connection.is_over => self.take_from(self.turn, many),
+            _ => Ok(None),
+        }
+    }
+
+    /// Which connections can be read.
+    fn who_is_ready(&self) -> Result<Vec<bool>, RecvError> {
+        let feeds = self.connections.iter().map(|connection| connection.feed.descriptor());
+        descriptor::are_readable(feeds).map_err(failed)
     }
 
     /// The next message of all connections, also those that are new; without one, whether that is the end.
@@ -136,13 +187,14 @@ impl Inbox {
         if self.framing != Framing::Frames && self.door.is_some() && !self.connections.is_empty() {
             return Err(RecvError::Empty);
         }
+        let is_over = self.door.is_none() && self.connections.iter().all(|connection| connection.is_over);
         let end = self.sources.tell_end();
-        Err(end.unwrap_or(if self.is_over { RecvError::Closed } else { RecvError::Empty }))
+        Err(end.unwrap_or(if is_over { RecvError::Closed } else { RecvError::Empty }))
     }
 
     /// The next message of one connection; none if there is none now, or the connection is gone.
     fn take_from(&mut self, at: usize, many: bool) -> Result<Option<Delivery>, RecvError> {
-        loop {
+        for _ in 0..PATIENCE {
             match self.parse(at) {
                 Found::Message(current, delivery) => {
                     if self.framing != Framing::Frames {
@@ -153,13 +205,15 @@ impl Inbox {
                     return Ok(Some(delivery));
                 }
                 Found::Nothing => {}
-                Found::Malformed => {
-                    // A stream's next frame can't be found; a piece stands for itself, but not its sender.
-                    if self.door.is_some() || self.connections[at].buffer.is_stream {
-                        self.hang_up(at);
-                    }
+                Found::Malformed => return Err(RecvError::Malformed),
+                Found::Broken => {
+                    self.hang_up(at);
                     return Err(RecvError::Malformed);
                 }
+            }
+            if self.is_too_much(at) {
+                self.hang_up(at);
+                return Err(RecvError::Malformed);
             }
             let Connection { feed, buffer, has_ended, .. } = &mut self.connections[at];
             if std::mem::take(has_ended) {
@@ -172,9 +226,17 @@ impl Inbox {
                 Err(e) if e.kind() == ErrorKind::InvalidData => return Err(RecvError::Malformed),
                 // Whatever broke one connection, the others go on.
                 Err(e) if e.kind() == ErrorKind::ConnectionReset || self.door.is_some() => return self.finish(at),
-                Err(e) => return Err(RecvError::Os { errno: e.raw_os_error().unwrap_or(libc::EIO) }),
+                Err(e) => return Err(failed(e)),
             }
         }
+        Ok(None)
+    }
+
+    /// Whether a connection has more of an unfinished message than there is room for, all connections together.
+    fn is_too_much(&self, at: usize) -> bool {
+        let held = |connection: &Connection| connection.buffer.pending();
+        held(&self.connections[at]) > READ
+            && self.connections.iter().map(held).sum::<usize>() + self.sources.held() > most_unfinished(self.max)
     }
 
     /// A connection has come to its end.
@@ -182,7 +244,7 @@ impl Inbox {
         let connection = &mut self.connections[at];
         let pending = connection.buffer.pending();
         // The last line may lack its newline.
-        if self.framing == Framing::Lines && pending > 0 && pending <= self.max {
+        if self.framing == Framing::Lines && pending > 0 && !connection.buffer.is_skipping && pending <= self.max {
             let range = connection.buffer.start..connection.buffer.end;
             connection.buffer.start = connection.buffer.end;
             connection.buffer.searched = 0;
@@ -198,37 +260,48 @@ impl Inbox {
 
     fn hang_up(&mut self, at: usize) {
         let number = self.connections[at].number;
-        if self.door.is_some() || self.framing == Framing::Frames {
-            self.sources.end_connection(number);
-        }
-        if self.framing != Framing::Frames {
-            self.sources.end_plainly();
+        match self.framing {
+            Framing::Frames => self.sources.end_connection(number),
+            Framing::None | Framing::Lines => self.sources.end_plainly(),
         }
         // A connection of a door's is gone for good; the only one there ever is may have others at its end later.
         if self.door.is_some() {
             let mut connection = self.connections.remove(at);
             connection.feed.close();
         } else {
-            self.is_over |= self.connections[at].feed.is_over();
+            self.connections[at].is_over = self.connections[at].feed.is_over();
             self.connections[at].buffer = Buffer::default();
         }
     }
 
-    /// Lets in who waits; says whether anybody did.
+    /// Lets in who waits; says whether anybody did. What keeps everybody out is told once, and tried again after a slice.
     fn open_door(&mut self) -> Result<bool, RecvError> {
-        let Some(door) = &mut self.door else { return Ok(false) };
-        if self.connections.len() >= MOST_CONNECTIONS {
+        if !self.is_door_open() {
             return Ok(false);
         }
+        let Some(door) = &mut self.door else { return Ok(false) };
         match door.accept() {
             Ok(feed) => {
+                self.shut_until = None;
                 self.opened += 1;
                 self.connections.push(Connection::new(self.opened, feed));
                 Ok(true)
             }
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => Ok(false),
-            Err(e) => Err(RecvError::Os { errno: e.raw_os_error().unwrap_or(libc::EIO) }),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(e) => {
+                let is_news = self.shut_until.is_none();
+                self.shut_until = Some(clock::now() + SLICE);
+                let is_want =
+                    matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS));
+                // Otherwise it is the affair of who wanted in.
+                if is_news && is_want { Err(failed(e)) } else { Ok(false) }
+            }
         }
+    }
+
+    /// Whether there is room for somebody else.
+    fn is_door_open(&self) -> bool {
+        self.connections.len() < MOST_CONNECTIONS && self.shut_until.is_none_or(|until| clock::now() >= until)
     }
 
     /// The next message in a connection's buffer.
@@ -243,27 +316,36 @@ impl Inbox {
 
     #[inline]
     fn parse_frames(&mut self, at: usize) -> Found {
-        let Connection { number, buffer, .. } = &mut self.connections[at];
+        let Connection { number, buffer, feed, .. } = &mut self.connections[at];
         loop {
+            let is_piece = !buffer.pieces.is_empty();
             let whole = match buffer.pieces.front() {
                 Some(piece) => piece.range.clone(),
                 None if buffer.pending() < HEADER => return Found::Nothing,
                 None => buffer.start..buffer.end,
             };
-            let is_piece = !buffer.pieces.is_empty();
-            let frame = buffer.bytes[whole.clone()].first_chunk().map(|header| Frame::decode(header, self.max));
-            let Some(Ok(frame)) = frame else {
-                buffer.drop_piece();
-                return Found::Malformed;
-            };
-            let length = HEADER + frame.length as usize;
-            if whole.len() < length {
-                if !is_piece {
-                    return Found::Nothing;
+            let bytes = &buffer.bytes[whole.clone()];
+            let frame = bytes.first_chunk().map_or(Err(Malformed), |header| Frame::decode(header, self.max));
+            let frame = match frame {
+                Ok(frame) if bytes.len() >= HEADER + frame.length as usize => frame,
+                Ok(_) if !is_piece => return Found::Nothing,
+                _ if is_piece => {
+                    buffer.drop_piece();
+                    return if self.door.is_some() { Found::Broken } else { Found::Malformed };
                 }
-                buffer.drop_piece();
-                return Found::Malformed;
-            }
+                _ if !feed.is_shared() => return Found::Broken,
+                // Among the frames of others there is something else: they begin again where a header does.
+                _ => {
+                    let length = distance_to_header(bytes, self.max);
+                    buffer.skip_over(length);
+                    if std::mem::replace(&mut buffer.is_skipping, true) {
+                        continue;
+                    }
+                    return Found::Malformed;
+                }
+            };
+            buffer.is_skipping = false;
+            let length = HEADER + frame.length as usize;
             // A piece has one or more whole frames.
             match buffer.pieces.front_mut() {
                 Some(piece) if whole.len() > length => piece.range.start += length,
@@ -271,12 +353,16 @@ impl Inbox {
             }
             let payload = whole.start + HEADER..whole.start + length;
             buffer.start = payload.end;
+            if !feed.is_shared() && self.sources.is_anothers(frame.source, *number) && self.door.is_some() {
+                return Found::Broken;
+            }
             match self.sources.take(&frame, &buffer.bytes[payload.clone()], *number) {
                 Ok(Taken::Nothing) => {}
                 Ok(Taken::Whole(delivery)) => {
                     return Found::Message(Current::In { connection: at, range: payload }, delivery);
                 }
                 Ok(Taken::Joined(delivery)) => return Found::Message(Current::Joined, delivery),
+                Err(Malformed) if self.door.is_some() => return Found::Broken,
                 Err(Malformed) => return Found::Malformed,
             }
         }
@@ -296,21 +382,44 @@ impl Inbox {
 
     fn parse_line(&mut self, at: usize) -> Found {
         let buffer = &mut self.connections[at].buffer;
-        let pending = &buffer.bytes[buffer.start..buffer.end];
-        let Some(newline) = pending[buffer.searched..].iter().position(|&byte| byte == b'\n') else {
-            buffer.searched = pending.len();
-            return if pending.len() > self.max { Found::Malformed } else { Found::Nothing };
-        };
-        let range = buffer.start..buffer.start + buffer.searched + newline;
-        buffer.start = range.end + 1;
-        buffer.searched = 0;
-        if range.len() > self.max {
-            return Found::Malformed;
+        loop {
+            let pending = &buffer.bytes[buffer.start..buffer.end];
+            let newline = pending[buffer.searched..].iter().position(|&byte| byte == b'\n');
+            let Some(length) = newline.map(|newline| buffer.searched + newline) else {
+                buffer.searched = pending.len();
+                if pending.len() <= self.max && !buffer.is_skipping {
+                    return Found::Nothing;
+                }
+                // The rest of it is to come.
+                buffer.skip_over(pending.len());
+                return if std::mem::replace(&mut buffer.is_skipping, true) {
+                    Found::Nothing
+                } else {
+                    Found::Malformed
+                };
+            };
+            let range = buffer.start..buffer.start + length;
+            buffer.skip_over(length + 1);
+            if std::mem::take(&mut buffer.is_skipping) {
+                continue;
+            }
+            if range.len() > self.max {
+                return Found::Malformed;
+            }
+            let delivery = Delivery { len: range.len(), sequence: self.count, ..Delivery::default() };
+            self.count += 1;
+            return Found::Message(Current::In { connection: at, range }, delivery);
         }
-        let delivery = Delivery { len: range.len(), sequence: self.count, ..Delivery::default() };
-        self.count += 1;
-        Found::Message(Current::In { connection: at, range }, delivery)
     }
+}
+
+/// How many bytes lie before the next header, or what may be the beginning of one; at least 1.
+fn distance_to_header(bytes: &[u8], max: usize) -> usize {
+    let is_header = |at: &usize| match bytes[*at..].first_chunk::<HEADER>() {
+        Some(header) => Frame::decode(header, max).is_ok(),
+        None => Kind::may_begin(&bytes[*at..]),
+    };
+    (1..bytes.len()).find(is_header).unwrap_or(bytes.len())
 }
 
 impl Inlet for Inbox {
@@ -333,7 +442,8 @@ impl Inlet for Inbox {
     }
 
     fn retry_take(&mut self, many: bool) -> Result<Delivery, RecvError> {
-        self.ask_all(many)?.ok_or(RecvError::Empty)
+        // The one that had the last message: others have to wake it up.
+        self.ask_next(many)?.ok_or(RecvError::Empty)
     }
 
     #[inline]
@@ -356,20 +466,28 @@ impl Inlet for Inbox {
     }
 
     fn wait(&mut self, deadline: Duration) -> Result<(), RecvError> {
-        let failed = |e: io::Error| RecvError::Os { errno: e.raw_os_error().unwrap_or(libc::EIO) };
-        if let [Connection { feed, .. }] = &mut self.connections[..]
+        if let [Connection { feed, is_over: false, .. }] = &mut self.connections[..]
             && feed.descriptor().is_none()
         {
             return feed.wait(deadline).map_err(failed);
         }
-        let feeds = self.connections.iter().filter_map(|connection| connection.feed.descriptor());
-        let door = self.door.iter().filter_map(|door| door.descriptor());
+        // What has ended is always ready, and never has anything; a door that can't be opened is no better.
+        let alive = self.connections.iter().filter(|connection| !connection.is_over);
+        let feeds = alive.filter_map(|connection| connection.feed.descriptor());
+        let door = self.door.iter().filter(|_| self.is_door_open()).filter_map(|door| door.descriptor());
         let all = feeds.chain(door).map(|fd| (fd, descriptor::Ready::Read));
         descriptor::wait(all, Some(deadline)).map_err(failed).map(drop)
     }
 
     fn look(&mut self) {
-        self.sources.suspect();
+        // A connection ends by itself, and may hold back what is to come before that.
+        if self.connections.iter().any(|connection| connection.feed.is_shared()) {
+            self.sources.suspect();
+        }
+    }
+
+    fn lost(&self) -> u64 {
+        self.sources.lost()
     }
 
     fn select(&mut self, tag: Option<u32>) -> bool {

@@ -35,6 +35,10 @@ pub(super) trait Inlet: Debug + Send {
     fn wait(&mut self, deadline: Duration) -> Result<(), RecvError>;
     /// Looks who is gone; what they sent may still be there.
     fn look(&mut self) {}
+    /// How many messages are known to be lost on their way.
+    fn lost(&self) -> u64 {
+        0
+    }
     fn select(&mut self, tag: Option<u32>) -> bool;
     fn peer(&self) -> PeerState;
     fn close(&mut self);
@@ -63,6 +67,10 @@ impl Inward {
 
     pub(super) fn peer(&self) -> PeerState {
         self.inlet.peer()
+    }
+
+    pub(super) fn lost(&self) -> u64 {
+        self.inlet.lost()
     }
 
     pub(super) fn payload(&self) -> &[u8] {
@@ -122,6 +130,8 @@ impl Inward {
                     if let Some(taken) = self.retry(deadline, many) {
                         return taken;
                     }
+                    // An end may have been found, and isn't told there.
+                    continue;
                 }
                 Some(before) if now >= before + SLICE => {
                     looked = Some(now);

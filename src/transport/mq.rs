@@ -402,6 +402,10 @@ impl Feed for QueueFeed {
         Ok(true)
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         Some(self.queue.file.as_fd())
     }

@@ -1,6 +1,6 @@
 //! Sending pieces or bytes: frames, the parts of long messages, batches, and what there was no room for yet.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -61,8 +61,8 @@ impl<P: Port> Outbox<P> {
         };
         if framing == Framing::Frames {
             outbox.stage_control(Kind::Hello, hello.map(|identity| identity.encode()).as_ref().map_or(&[], |b| &b[..]));
-            // Without room it goes with the first message.
-            let _ = outbox.hand_over();
+            // Without room it goes with the first message, which also tells what is wrong if something is.
+            let _ = outbox.try_hand_over();
         }
         outbox
     }
@@ -136,6 +136,10 @@ impl<P: Port> Outbox<P> {
 
     /// Hands over what is staged.
     fn hand_over(&mut self) -> Result<(), SendError> {
+        self.try_hand_over().map_err(|e| self.port.explain(&e))
+    }
+
+    fn try_hand_over(&mut self) -> io::Result<()> {
         let mut first = 0;
         while self.done < self.staged.len() {
             // Of the first piece a part may have gone; pieces count from there.
@@ -153,7 +157,7 @@ impl<P: Port> Outbox<P> {
                 Ok(taken) => self.done += taken,
                 Err(e) => {
                     self.pieces.drain(..first);
-                    return Err(self.port.explain(&e));
+                    return Err(e);
                 }
             }
         }

@@ -12,6 +12,8 @@ use crate::sys::socket::{self, Messages, Type};
 
 /// How many messages are received at once, at most.
 const MANY: usize = 32;
+/// And of a connection, of which there may be many.
+const MANY_CONNECTED: usize = 8;
 
 /// A sender's end: a connected socket.
 #[derive(Debug)]
@@ -61,6 +63,12 @@ impl Port for PacketPort {
         length > 0 || !self.is_connection
     }
 
+    fn close(&mut self) {
+        if self.is_connection {
+            let _ = socket::shut_down(self.fd.as_fd());
+        }
+    }
+
     fn peer(&self) -> PeerState {
         match socket::peer(self.fd.as_fd()) {
             Ok((pid, _)) if self.is_connection && pid != 0 => PeerState::Alive { pid },
@@ -88,7 +96,8 @@ impl PacketFeed {
     }
 
     fn fill_many(&mut self, buffer: &mut Buffer) -> io::Result<bool> {
-        let messages = self.many.get_or_insert_with(|| Messages::new(MANY, self.unit));
+        let count = if self.is_connection { MANY_CONNECTED } else { MANY };
+        let messages = self.many.get_or_insert_with(|| Messages::new(count, self.unit));
         let count = messages.receive(self.fd.as_fd())?;
         for index in 0..count {
             let Some((bytes, length)) = messages.get(index) else { break };
@@ -123,7 +132,18 @@ impl Feed for PacketFeed {
         Ok(true)
     }
 
+    fn is_shared(&self) -> bool {
+        !self.is_connection
+    }
+
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         Some(self.fd.as_fd())
+    }
+
+    fn close(&mut self) {
+        if self.is_connection {
+            // Also for a forked child, which would keep it open.
+            let _ = socket::shut_down_all(self.fd.as_fd());
+        }
     }
 }

@@ -76,33 +76,22 @@ impl Port for PipePort {
 #[derive(Debug)]
 struct PipeFeed {
     fd: OwnedFd,
-    has_ended: bool,
 }
 
 impl Feed for PipeFeed {
     #[inline]
     fn fill(&mut self, buffer: &mut Buffer, _many: bool) -> io::Result<bool> {
-        if self.has_ended {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
         let read = descriptor::read(self.fd.as_fd(), buffer.room(READ))?;
         buffer.filled(read);
-        self.has_ended = read == 0;
         Ok(read > 0)
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        // An ended pipe is always ready, and never has anything.
-        (!self.has_ended).then(|| self.fd.as_fd())
-    }
-
-    fn wait(&mut self, deadline: Duration) -> io::Result<()> {
-        std::thread::sleep(deadline.saturating_sub(crate::sys::clock::now()));
-        Ok(())
-    }
-
-    fn is_over(&self) -> bool {
-        self.has_ended
+        Some(self.fd.as_fd())
     }
 }
 
@@ -188,7 +177,7 @@ pub(super) fn sender(plan: &Plan, fd: BorrowedFd) -> Result<Sender> {
 pub(super) fn receiver(plan: &Plan, fd: BorrowedFd) -> Result<Receiver> {
     let framing = plan.stream_framing()?;
     let fd = reopen(plan, fd, Ready::Read)?;
-    Ok(Receiver::carried(plan.inward(Box::new(PipeFeed { fd, has_ended: false }), framing, false)))
+    Ok(Receiver::carried(plan.inward(Box::new(PipeFeed { fd }), framing, false)))
 }
 
 /// A description that doesn't block, and changes nothing for others.

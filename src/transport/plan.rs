@@ -136,9 +136,14 @@ impl<'a> Plan<'a> {
         })
     }
 
+    /// How long a sender tries to reach a receiver.
+    pub(super) fn patience(&self) -> Duration {
+        self.options.connect.unwrap_or(CONNECT)
+    }
+
     /// Tries until it succeeds, as long as a sender may try to reach a receiver: `attempt` says whether an error may pass.
     pub(super) fn connect<T>(&self, mut attempt: impl FnMut() -> io::Result<T>) -> Result<T> {
-        let patience = self.options.connect.unwrap_or(CONNECT);
+        let patience = self.patience();
         let deadline = clock::now().saturating_add(patience);
         let mut pauses = Pauses::new();
         loop {

@@ -134,6 +134,10 @@ impl Feed for PtyFeed {
         Some(self.master.as_fd())
     }
 
+    fn is_over(&self) -> bool {
+        false
+    }
+
     fn close(&mut self) {
         self.claim.release();
     }

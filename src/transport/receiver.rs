@@ -249,6 +249,15 @@ impl Receiver {
         self.decision.as_ref()?.chosen()
     }
 
+    /// How many messages are known to have been lost on their way: those that [`Delivery::gap`] told of, and those behind the last
+    /// one of a sender that has left in good order. More than 0 only by UDP, with frames.
+    pub fn lost(&self) -> u64 {
+        match &self.end {
+            End::Carried(inward) => inward.lost(),
+            _ => 0,
+        }
+    }
+
     /// Where senders reach an internet socket: with the port that was chosen, if the address left it open.
     pub fn local_address(&self) -> Option<SocketAddr> {
         self.local_address

@@ -5,10 +5,16 @@ use super::receiver::Delivery;
 use crate::channel::{PeerState, RecvError};
 use crate::sys::process::{Fate, ProcessId};
 
-/// How many senders are remembered. Of those that are gone, the oldest is forgotten; more that are there are refused.
+/// How many senders are remembered. Beyond that one that is gone is forgotten, or else the one that was silent for longest.
 const MOST: usize = 1024;
 /// Messages of one sender that may be under way at once: where some overtake others.
 const MOST_PARTS: usize = 16;
+
+/// What all unfinished messages together may hold, in bytes: 64 of the longest, but no more than 1 GiB unless 4 of them are more, and
+/// no less than 4 MiB.
+pub(super) fn most_unfinished(max: usize) -> usize {
+    max.saturating_mul(64).min(1 << 30).max(max.saturating_mul(4)).max(4 << 20)
+}
 
 /// All senders that a receiver has heard of.
 #[derive(Debug)]
@@ -24,6 +30,10 @@ pub(super) struct Sources {
     max: usize,
     /// Whether messages can get lost, so that a number left out is a gap.
     is_lossy: bool,
+    /// How many are known to be lost.
+    lost: u64,
+    /// How many frames came.
+    clock: u64,
     untold_deaths: u32,
     last_end: Option<State>,
 }
@@ -40,6 +50,10 @@ struct Source {
     is_suspect: bool,
     next: u64,
     parts: Vec<Parts>,
+    /// The message whose parts are dropped, since one was missing or there was no room for them.
+    given_up: Option<u64>,
+    /// When a frame of it came last.
+    heard: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +66,8 @@ enum State {
 #[derive(Debug)]
 struct Parts {
     sequence: u64,
+    tag: u32,
+    total: u32,
     bytes: Vec<u8>,
 }
 
@@ -75,29 +91,39 @@ impl Sources {
             held: 0,
             max,
             is_lossy,
+            lost: 0,
+            clock: 0,
             untold_deaths: 0,
             last_end: None,
         }
     }
 
-    /// Takes in a frame, that was checked by itself, and its bytes.
+    /// Takes in a frame, that was checked by itself, and its bytes. Malformed means that the message it belongs to is given up, and
+    /// is said once for each.
     #[inline]
     pub(super) fn take(&mut self, frame: &Frame, bytes: &[u8], connection: u64) -> Result<Taken, Malformed> {
         let at = match self.known.get(self.last) {
             Some(source) if source.is(frame.source, connection) => self.last,
-            _ => self.find(frame, connection)?,
+            _ if self.is_late(frame, connection) => return Ok(Taken::Nothing),
+            _ => self.find(frame, connection),
         };
         self.last = at;
+        self.clock += 1;
         let is_lossy = self.is_lossy;
         let source = &mut self.known[at];
+        source.heard = self.clock;
         match frame.kind {
             Kind::Data => {}
             Kind::Hello => {
                 source.process = Identity::decode(bytes).map(|Identity(process)| process);
-                source.next = frame.sequence;
+                // One that comes late must not have what came be missed.
+                source.next = source.next.max(frame.sequence);
                 return Ok(Taken::Nothing);
             }
             Kind::Goodbye => {
+                if is_lossy {
+                    self.lost += frame.sequence.saturating_sub(source.next);
+                }
                 self.end(at, State::Left);
                 return Ok(Taken::Nothing);
             }
@@ -109,7 +135,27 @@ impl Sources {
         if !frame.is_whole() {
             return self.join(at, frame, bytes);
         }
-        Ok(Taken::Whole(source.delivery(frame, is_lossy)))
+        let delivery = source.delivery(frame, is_lossy);
+        self.lost += delivery.gap;
+        Ok(Taken::Whole(delivery))
+    }
+
+    /// How many messages are known to be lost.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// How many bytes unfinished messages hold.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Whether the sender has ended, and what comes of it was overtaken by its goodbye.
+    fn is_late(&self, frame: &Frame, connection: u64) -> bool {
+        let has_ended = |source: &Source| {
+            source.id == frame.source && source.connection == connection && source.state != State::Here
+        };
+        self.is_lossy && frame.kind != Kind::Hello && self.known.iter().any(has_ended)
     }
 
     /// The message that came last in parts.
@@ -118,13 +164,17 @@ impl Sources {
     }
 
     #[cold]
-    fn find(&mut self, frame: &Frame, connection: u64) -> Result<usize, Malformed> {
+    fn find(&mut self, frame: &Frame, connection: u64) -> usize {
         if let Some(at) = self.known.iter().position(|source| source.is(frame.source, connection)) {
-            return Ok(at);
+            return at;
         }
         if self.known.len() == MOST {
-            let gone = self.known.iter().position(|source| source.state != State::Here).ok_or(Malformed)?;
-            self.known.remove(gone);
+            let gone = self.known.iter().position(|source| source.state != State::Here);
+            let silent = || (0..MOST).min_by_key(|&at| self.known[at].heard);
+            if let Some(at) = gone.or_else(silent) {
+                self.held -= self.known[at].forget(|_| true);
+                self.known.remove(at);
+            }
         }
         self.known.push(Source {
             id: frame.source,
@@ -136,36 +186,50 @@ impl Sources {
             // Of what was sent before it was first heard of, nothing is missed.
             next: frame.sequence,
             parts: Vec::new(),
+            given_up: None,
+            heard: 0,
         });
         self.heard_of = self.heard_of.wrapping_add(1);
-        Ok(self.known.len() - 1)
+        self.known.len() - 1
+    }
+
+    /// Whether a connection has a sender, and another one than that.
+    pub(super) fn is_anothers(&self, id: u32, connection: u64) -> bool {
+        let last = self.known.get(self.last).filter(|source| source.connection == connection);
+        match last {
+            Some(source) => source.id != id,
+            None => self.known.iter().any(|source| source.connection == connection && source.id != id),
+        }
     }
 
     #[cold]
     fn join(&mut self, at: usize, frame: &Frame, bytes: &[u8]) -> Result<Taken, Malformed> {
+        let (is_lossy, most) = (self.is_lossy, most_unfinished(self.max));
         let source = &mut self.known[at];
-        if self.is_lossy {
+        if is_lossy {
             // A newer message means that the rest of an older one is lost.
             self.held -= source.forget(|parts| parts.sequence != frame.sequence);
         }
+        if source.given_up == Some(frame.sequence) {
+            return Ok(Taken::Nothing);
+        }
         let found = source.parts.iter().position(|parts| parts.sequence == frame.sequence);
         let index = match found {
-            Some(index) if source.parts[index].bytes.len() == frame.offset as usize => index,
+            Some(index) if source.parts[index].is_followed_by(frame) => Some(index),
             None if frame.offset == 0 && source.parts.len() < MOST_PARTS => {
-                source.parts.push(Parts { sequence: frame.sequence, bytes: Vec::new() });
-                source.parts.len() - 1
+                let (sequence, tag, total) = (frame.sequence, frame.tag, frame.total);
+                source.parts.push(Parts { sequence, tag, total, bytes: Vec::new() });
+                Some(source.parts.len() - 1)
             }
-            // Where nothing is lost or overtaken, no correct sender does that.
-            _ if !self.is_lossy => return Err(Malformed),
-            _ => {
-                self.held -= source.forget(|parts| parts.sequence == frame.sequence);
-                return Ok(Taken::Nothing);
-            }
+            _ => None,
         };
         // Memory grows with what has come, not with what is announced; and all together is bounded.
-        if self.held + bytes.len() > 4 * self.max.max(1 << 20) {
-            return Err(Malformed);
-        }
+        let Some(index) = index.filter(|_| self.held + bytes.len() <= most) else {
+            self.held -= source.forget(|parts| parts.sequence == frame.sequence);
+            source.given_up = Some(frame.sequence);
+            // Where messages get lost, it will be missing. Elsewhere its beginning went to an earlier receiver, or its sender errs.
+            return if is_lossy { Ok(Taken::Nothing) } else { Err(Malformed) };
+        };
         let parts = &mut source.parts[index];
         parts.bytes.extend_from_slice(bytes);
         self.held += bytes.len();
@@ -174,7 +238,9 @@ impl Sources {
         }
         self.joined = source.parts.swap_remove(index).bytes;
         self.held -= self.joined.len();
-        Ok(Taken::Joined(source.delivery(frame, self.is_lossy)))
+        let delivery = source.delivery(frame, is_lossy);
+        self.lost += delivery.gap;
+        Ok(Taken::Joined(delivery))
     }
 
     fn end(&mut self, at: usize, state: State) {
@@ -230,7 +296,7 @@ impl Sources {
             return None;
         }
         if self.untold_deaths > 0 {
-            self.untold_deaths = 0;
+            self.untold_deaths -= 1;
             return Some(RecvError::PeerDied);
         }
         (self.last_end == Some(State::Left)).then_some(RecvError::Closed)
@@ -253,6 +319,14 @@ impl Sources {
                 (_, None) => PeerState::Unknown,
             },
         }
+    }
+}
+
+impl Parts {
+    /// Whether that frame is the next part.
+    fn is_followed_by(&self, frame: &Frame) -> bool {
+        let has_same = (self.tag, self.total) == (frame.tag, frame.total);
+        has_same && self.bytes.len() == frame.offset as usize
     }
 }
 
@@ -322,7 +396,16 @@ mod tests {
         assert_eq!(sources.take(&data(1, 9, 9, 0..3), b"abc", 0), Ok(Taken::Nothing));
         assert_eq!(sources.take(&data(1, 9, 9, 6..9), b"ghi", 0), Ok(Taken::Nothing));
         assert_eq!(message(sources.take(&data(1, 10, 1, 0..1), b"x", 0)), (1, 10, 1, 0));
-        assert_eq!(sources.held, 0);
+        assert_eq!((sources.held, sources.lost()), (0, 3));
+        // A hello that comes late, or twice, takes nothing back.
+        sources.take(&Frame::control(Kind::Hello, 1, 0, 0), b"", 0).unwrap();
+        assert_eq!(message(sources.take(&data(1, 11, 1, 0..1), b"x", 0)), (1, 11, 0, 0));
+        assert_eq!(sources.take(&data(1, 3, 1, 0..1), b"x", 0), Ok(Taken::Nothing));
+        // The goodbye knows how many there were; what comes after it is too late.
+        sources.take(&Frame::control(Kind::Goodbye, 1, 14, 0), b"", 0).unwrap();
+        assert_eq!(sources.lost(), 5);
+        assert_eq!(sources.take(&data(1, 13, 1, 0..1), b"x", 0), Ok(Taken::Nothing));
+        assert_eq!(sources.tell_end(), Some(RecvError::Closed));
     }
 
     #[test]
@@ -336,9 +419,33 @@ mod tests {
                 break source;
             }
         };
-        assert_eq!((refused, sources.held), (5, 4 << 20));
+        assert_eq!((refused, sources.held), (65, 64 << 20));
+        let rest = data(refused, 0, 2 << 20, 1 << 20..2 << 20);
+        assert_eq!(sources.take(&rest, &part, 0), Ok(Taken::Nothing), "that was told");
+        assert_eq!(message(sources.take(&data(refused, 1, 1, 0..1), b"x", 0)).1, 1, "the next one is no worse for it");
         sources.end_connection(0);
         assert_eq!(sources.held, 0);
+    }
+
+    #[test]
+    fn parts_that_don_t_belong_together_are_refused_once() {
+        let mut sources = Sources::new(100, false);
+        sources.take(&data(1, 0, 6, 0..3), b"abc", 0).unwrap();
+        let other = Frame { tag: 8, ..data(1, 0, 6, 3..6) };
+        assert_eq!(sources.take(&other, b"def", 0), Err(Malformed));
+        assert_eq!(sources.take(&data(1, 0, 6, 3..6), b"def", 0), Ok(Taken::Nothing));
+        assert_eq!(message(sources.take(&data(1, 1, 1, 0..1), b"x", 0)).1, 1);
+    }
+
+    #[test]
+    fn many_who_never_leave_keep_nobody_out() {
+        let mut sources = Sources::new(100, false);
+        for source in 0..3 * MOST as u32 {
+            assert_eq!(message(sources.take(&data(source, 0, 1, 0..1), b"x", 0)).3, source);
+            // One that goes on isn't forgotten.
+            assert_eq!(message(sources.take(&data(0, u64::from(source) + 1, 1, 0..1), b"x", 0)).3, 0);
+        }
+        assert_eq!(sources.known.len(), MOST);
     }
 
     #[test]

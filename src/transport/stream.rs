@@ -113,9 +113,15 @@ impl StreamFeed {
 impl Feed for StreamFeed {
     #[inline]
     fn fill(&mut self, buffer: &mut Buffer, _many: bool) -> io::Result<bool> {
-        let read = descriptor::read(self.fd.as_fd(), buffer.room(READ))?;
-        buffer.filled(read);
-        Ok(read > 0)
+        match descriptor::read(self.fd.as_fd(), buffer.room(READ)) {
+            Ok(read) => {
+                buffer.filled(read);
+                Ok(read > 0)
+            }
+            // A terminal whose other end is closed.
+            Err(e) if e.raw_os_error() == Some(libc::EIO) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
@@ -128,5 +134,7 @@ impl Feed for StreamFeed {
             let goodbye = Frame::control(Kind::Goodbye, 0, 0, 0).encode();
             let _ = descriptor::write(self.fd.as_fd(), &[IoSlice::new(&goodbye)], Sink::Socket);
         }
+        // Also for a forked child, which would keep it open.
+        let _ = socket::shut_down_all(self.fd.as_fd());
     }
 }

@@ -478,6 +478,10 @@ impl Feed for QueueFeed {
         }
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
     }

@@ -11,7 +11,7 @@ use super::plan::Plan;
 use super::receiver::Receiver;
 use super::sender::Sender;
 use super::stream::{StreamFeed, StreamPort};
-use super::unix::set_buffer;
+use super::unix::{set_buffer, turn_away_all};
 use crate::channel::Framing;
 use crate::error::{ErrorKind, Result};
 use crate::sys::clock;
@@ -24,7 +24,8 @@ const ATTEMPT: Duration = Duration::from_secs(1);
 pub(super) fn sender(plan: &Plan, host: &Host) -> Result<Sender> {
     let framing = plan.stream_framing()?;
     let addresses = resolve(plan, host)?;
-    let connected = plan.connect(|| first(&addresses, connect))?;
+    let attempt = ATTEMPT.min(plan.patience());
+    let connected = plan.connect(|| first(&addresses, |address| connect(address, attempt)))?;
     set_buffer(plan, connected.as_fd(), true)?;
     socket::no_delay(connected.as_fd()).map_err(|e| plan.failed("set up the connection to", e))?;
     Ok(Sender::carried(plan.outward(StreamPort::new(connected, Sink::Socket, framing), framing)?))
@@ -69,12 +70,12 @@ pub(super) fn taken(plan: &Plan, error: io::Error) -> crate::error::Error {
     }
 }
 
-fn connect(address: SocketAddr) -> io::Result<OwnedFd> {
+fn connect(address: SocketAddr, patience: Duration) -> io::Result<OwnedFd> {
     let place = Place::inet(address);
     let fd = socket::open(&place, Type::STREAM)?;
     match socket::connect_to(fd.as_fd(), &place) {
         Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => {
-            if !descriptor::wait_one(fd.as_fd(), Ready::Write, Some(clock::now() + ATTEMPT))? {
+            if !descriptor::wait_one(fd.as_fd(), Ready::Write, Some(clock::now() + patience))? {
                 return Err(e);
             }
             socket::take_error(fd.as_fd())?;
@@ -113,8 +114,12 @@ impl Door for Listener {
     fn accept(&mut self) -> io::Result<Box<dyn Feed>> {
         let fd = socket::accept(self.fd.as_fd())?;
         socket::no_delay(fd.as_fd())?;
+        socket::keep_alive(fd.as_fd())?;
         Ok(Box::new(StreamFeed::new(fd, self.framing)))
     }
 
-    fn close(&mut self) {}
+    fn close(&mut self) {
+        turn_away_all(self);
+        let _ = socket::shut_down_all(self.fd.as_fd());
+    }
 }

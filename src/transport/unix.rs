@@ -9,6 +9,7 @@ use std::path::Path;
 use super::address::{UnixKind, UnixName};
 use super::claim::Claim;
 use super::feed::{Buffer, Door, Feed};
+use super::meeting::is_admitted;
 use super::packets::{PacketFeed, PacketPort};
 use super::plan::Plan;
 use super::receiver::Receiver;
@@ -35,7 +36,11 @@ pub(super) fn sender(plan: &Plan, name: &UnixName, kind: UnixKind) -> Result<Sen
     set_buffer(plan, connected.as_fd(), true)?;
     let outward = match kind {
         UnixKind::Stream => plan.outward(StreamPort::new(connected, Sink::Socket, framing), framing)?,
-        _ => plan.outward(PacketPort::new(connected, PacketPort::LONGEST_UNIX), framing)?,
+        _ => {
+            let fits =
+                socket::longest_message(connected.as_fd()).map_err(|e| plan.failed("look at the buffer of", e))?;
+            plan.outward(PacketPort::new(connected, PacketPort::LONGEST_UNIX.min(fits)), framing)?
+        }
     };
     Ok(Sender::carried(outward))
 }
@@ -54,7 +59,7 @@ pub(super) fn receiver(plan: &Plan, name: &UnixName, kind: UnixKind) -> Result<R
             let feed = PacketFeed::new(bound, PacketPort::LONGEST_UNIX);
             plan.inward(Box::new(Bound { feed, claim }), framing, false)
         }
-        _ => plan.inward_by(Box::new(Listener { fd: bound, claim, kind, framing }), framing),
+        _ => plan.inward_by(Box::new(Listener { fd: bound, claim, kind, framing, perm: plan.perm() }), framing),
     };
     Ok(Receiver::carried(inward))
 }
@@ -143,6 +148,17 @@ pub(super) fn set_buffer(plan: &Plan, fd: BorrowedFd, sending: bool) -> Result<(
     ))
 }
 
+/// Has those who connected, and were never let in, know that the receiver has left.
+pub(super) fn turn_away_all(door: &mut dyn Door) {
+    for _ in 0..socket::BACKLOG {
+        match door.accept() {
+            Ok(mut feed) => feed.close(),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => break,
+        }
+    }
+}
+
 /// A socket at which senders connect.
 #[derive(Debug)]
 struct Listener {
@@ -150,6 +166,7 @@ struct Listener {
     claim: Option<Claim>,
     kind: UnixKind,
     framing: Framing,
+    perm: u32,
 }
 
 impl Door for Listener {
@@ -159,6 +176,10 @@ impl Door for Listener {
 
     fn accept(&mut self) -> io::Result<Box<dyn Feed>> {
         let fd = socket::accept(self.fd.as_fd())?;
+        // Of a path, the kernel has looked at the mode; an abstract name has none.
+        if self.claim.is_none() && !is_admitted(fd.as_fd(), self.perm)? {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         Ok(match self.kind {
             UnixKind::Stream => Box::new(StreamFeed::new(fd, self.framing)),
             _ => Box::new(PacketFeed::new(fd, PacketPort::LONGEST_UNIX)),
@@ -166,6 +187,8 @@ impl Door for Listener {
     }
 
     fn close(&mut self) {
+        turn_away_all(self);
+        let _ = socket::shut_down_all(self.fd.as_fd());
         self.claim.iter().for_each(Claim::release);
     }
 }
@@ -181,6 +204,10 @@ impl Feed for Bound {
     #[inline]
     fn fill(&mut self, buffer: &mut Buffer, many: bool) -> io::Result<bool> {
         self.feed.fill(buffer, many)
+    }
+
+    fn is_shared(&self) -> bool {
+        true
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
