@@ -5,7 +5,7 @@
 //! ```
 //! It forks no process and needs none: the clients are threads here, and could be anywhere that the addresses reach.
 
-use ringway::{Address, Options, RecvError};
+use ringway::{Address, Options, RecvError, Sender};
 use std::{error::Error, process, thread};
 
 const CLIENTS: u32 = 3;
@@ -16,13 +16,11 @@ fn main() -> Outcome {
     // Any scheme that several can send to will do.
     let requests: Address = format!("shm:///requests-{}?ring=mpmc", process::id()).parse()?;
     let mut service = Options::new().receiver(&requests)?;
+    // All of them before any can leave: the service ends when those who have come so far are gone.
+    let senders = (0..CLIENTS).map(|_| Options::new().sender(&requests)).collect::<Result<Vec<_>, _>>()?;
     thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|number| {
-                let requests = &requests;
-                scope.spawn(move || client(number, requests))
-            })
-            .collect();
+        let clients: Vec<_> =
+            (0..).zip(senders).map(|(number, sender)| scope.spawn(move || client(number, sender))).collect();
         serve(&mut service)?;
         clients.into_iter().try_for_each(|client| client.join().expect("a client doesn't panic"))
     })
@@ -35,7 +33,7 @@ fn answers(client: u32) -> Result<Address, ringway::transport::ParseAddressError
 
 /// Answers until every client has left.
 fn serve(service: &mut ringway::Receiver) -> Outcome {
-    let mut senders: Vec<Option<ringway::Sender>> = (0..CLIENTS).map(|_| None).collect();
+    let mut senders: Vec<Option<Sender>> = (0..CLIENTS).map(|_| None).collect();
     loop {
         match service.recv() {
             // The tag says who asks.
@@ -54,9 +52,8 @@ fn serve(service: &mut ringway::Receiver) -> Outcome {
     }
 }
 
-fn client(number: u32, requests: &Address) -> Outcome {
+fn client(number: u32, mut sender: Sender) -> Outcome {
     let mut replies = Options::new().receiver(&answers(number)?)?;
-    let mut sender = Options::new().sender(requests)?;
     for word in ["one", "two", "three"] {
         sender.send((format!("{word} of client {number}").as_bytes(), number))?;
         println!("{}", String::from_utf8_lossy(&replies.recv()?));

@@ -38,11 +38,33 @@
 //! has up to 64 of each: every message goes to one consumer, messages can be held and given back in any order, and order holds
 //! for each producer. Ask for it with `ring=mpmc` in the address or [`Options::ring`].
 //!
+//! # Transports
+//! The portable level works over every mechanism that the system has, chosen by the [`Address`]. `docs/transports.md` in the
+//! repository says which to choose, and what it costs.
+//!
+//! | | addresses | |
+//! |---|---|---|
+//! | rings | `shm:`, `sysv:`, `file:`, `anon:`, `memfd:` | shared memory, as above and below |
+//! | pipes | `pipe:`, `fd:`, `fifo:` | [`Options::pair`], [`PipeEnd`](transport::PipeEnd) |
+//! | queues | `mq:`, `sysvmq:` | [`Priority`](transport::Priority), [`Receiver::select`] |
+//! | sockets | `unix:`, `tcp:`, `udp:` | [`UnixKind`](transport::UnixKind), [`Receiver::local_address`] |
+//! | others | `pty:`, `signal:`, `log:` | [`LogLock`](transport::LogLock) |
+//! | the best that both sides can do | `auto:` | [`Sender::chosen`], [`Receiver::chosen`] |
+//!
+//! [`Address::capabilities`](Address::capabilities) says beforehand what an address can do: whether messages can get lost, how long they
+//! can be, how many can take part. Where the kernel carries messages they travel in frames, with their tag and number; by
+//! [`Options::framing`], as plain [lines or single messages](Framing), for programs that know nothing of ringway.
+//! [`Sender::finish`] waits until everything is handed over; [`transport::remove`] takes away what is left under a name, and
+//! [`transport::list`] shows what is there.
+//!
 //! # Blocking
-//! A name with `try_` never blocks, one with `_timeout` or `_deadline` blocks until then, and any other as long as it takes. Waiting
-//! follows the ring's [`Wait`] strategy: by default it spins for [`Options::spin`] and then sleeps on a futex. A sleeper wakes
+//! A name with `try_` never blocks, one with `_timeout` or `_deadline` blocks until then, and any other as long as it takes. At a
+//! ring, waiting follows its [`Wait`] strategy: by default it spins for [`Options::spin`] and then sleeps on a futex. A sleeper wakes
 //! up when there is something to do, and every 100 ms to see whether its peer still lives. Where nobody has to wait or to be
-//! woken, sending and receiving make no system call. Joining a ring waits for others that are joining it.
+//! woken, sending and receiving make no system call. Joining a ring waits for others that are joining it. Where the kernel carries
+//! messages, a waiter sleeps in `poll`, or tries again after pauses of up to 10 ms where there is nothing to poll (System V queues,
+//! the locks of a log, signals at the limit of pending ones); opening a sender waits for a receiver, see [`Options::connect`]; and
+//! dropping a sender waits for a second at most to hand over what is left.
 //!
 //! # Memory ordering
 //! A message is published before the call that sends it returns, with release ordering, and received with acquire ordering:

@@ -422,6 +422,67 @@ fn damage_costs_a_record_or_the_log() {
 }
 
 #[test]
+fn a_wrong_length_costs_no_record_behind_it() {
+    let _alone = alone();
+    let directory = Directory::new();
+    let mut sender = directory.sender();
+    let mut places = Vec::new();
+    for text in ["one", "two", "three"] {
+        places.push(directory.size());
+        sender.send(text).unwrap();
+    }
+    drop(sender);
+    let size = directory.size();
+    // Both must be wrong, and the same, to be a header's at all: the length, and that of the message.
+    let set_length = |length: u32| {
+        for field in [4, 12] {
+            directory.file().write_all_at(&length.to_le_bytes(), places[1] + field).unwrap();
+        }
+    };
+    set_length(1 << 20);
+    let mut receiver = directory.receiver();
+    assert_eq!(next(&mut receiver), b"one");
+    assert_eq!([(); 2].map(|()| end(&mut receiver)), [RecvError::Poisoned; 2]);
+    let error = Options::new().sender(&directory.address("")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(error.to_string().contains(&format!("byte {} ", places[1])), "{error}");
+    assert_eq!(directory.size(), size);
+    set_length(3);
+    let mut receiver = directory.receiver();
+    assert_eq!([(); 3].map(|()| next(&mut receiver)), [&b"one"[..], b"two", b"three"]);
+}
+
+#[test]
+fn a_torn_message_of_another_logs_records_is_cut_off() {
+    let _alone = alone();
+    let (directory, other) = (Directory::new(), Directory::new());
+    other.sender().send_many(["one", "two"]).unwrap();
+    let message = fs::read(other.log()).unwrap();
+    let mut sender = directory.sender();
+    let before = directory.size();
+    sender.send(&message).unwrap();
+    drop(sender);
+    directory.file().set_len(before + 32 + message.len() as u64).unwrap();
+    directory.sender().send(b"whole").unwrap();
+    assert_eq!(next(&mut directory.receiver()), b"whole");
+}
+
+#[test]
+fn a_lock_that_is_held_delays_making_a_log_for_seconds_only() {
+    let _alone = alone();
+    let directory = Directory::new();
+    let file = File::create_new(directory.log()).unwrap();
+    // SAFETY: a plain system call.
+    assert_eq!(unsafe { libc::flock(std::os::fd::AsRawFd::as_raw_fd(&file), libc::LOCK_EX) }, 0);
+    let error = Options::new().sender(&directory.address("")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Os);
+    assert!(error.to_string().contains(&format!("process {} holds its flock", std::process::id())), "{error}");
+    drop(file);
+    directory.sender().send(b"made").unwrap();
+    assert_eq!(next(&mut directory.receiver()), b"made");
+}
+
+#[test]
 fn a_message_longer_than_wanted_is_passed_over() {
     let _alone = alone();
     let directory = Directory::new();

@@ -651,6 +651,87 @@ fn garbage_is_told_and_passed_over() {
 }
 
 #[test]
+fn a_goodbye_that_is_too_long_is_told_and_passed_over() {
+    let _alone = alone();
+    let scratch = Scratch::new(SysV);
+    let mut receiver = scratch.receiver("type=7");
+    let goodbye = [&((1_i64 << 32) + 2).to_ne_bytes()[..], b"R\x01\x02\x00", &[0; 1000]].concat();
+    // SAFETY: a buffer with the length of what is behind its type, that outlives the call.
+    let answer = unsafe { libc::msgsnd(libc::msgget(scratch.key(), 0), goodbye.as_ptr().cast(), goodbye.len() - 8, 0) };
+    assert_eq!(answer, 0);
+    expect_end(&mut receiver, RecvError::Malformed);
+    scratch.sender("type=7").send(b"sound").unwrap();
+    expect(&mut receiver, b"sound", 0);
+    expect_end(&mut receiver, RecvError::Closed);
+}
+
+#[test]
+fn empty_messages_of_strangers_cost_no_stack() {
+    let _alone = alone();
+    let scratch = Scratch::new(SysV);
+    let mut receiver = scratch.receiver("");
+    // SAFETY: a buffer that holds a type and nothing, that outlives the calls.
+    while unsafe { libc::msgsnd(libc::msgget(scratch.key(), 0), (&raw const EMPTY).cast(), 0, libc::IPC_NOWAIT) == 0 } {
+    }
+    assert!(receiver.select(Some(9)));
+    // A page more than it takes, and no room for thousands of calls.
+    let small = std::thread::Builder::new().stack_size(64 << 10);
+    let ended = small.spawn(move || receiver.recv_timeout(Duration::from_millis(20)).map(drop)).unwrap();
+    assert_eq!(ended.join().unwrap(), Err(RecvError::Timeout));
+}
+
+/// A message of type 1 without a body.
+static EMPTY: i64 = 1;
+
+/// Has this process, a child's, be somebody else.
+fn become_nobody() {
+    // SAFETY: a plain system call.
+    assert_eq!(unsafe { libc::setuid(65534) }, 0, "{}", std::io::Error::last_os_error());
+}
+
+fn is_root() -> bool {
+    // SAFETY: geteuid has no preconditions.
+    unsafe { libc::geteuid() == 0 }
+}
+
+#[test]
+fn semaphores_of_another_user_are_refused() {
+    let _alone = alone();
+    // It takes two users.
+    if is_root() {
+        let scratch = Scratch::new(SysV);
+        Child::fork(|_| {
+            become_nobody();
+            // SAFETY: a plain system call.
+            assert!(unsafe { libc::semget(scratch.key(), 4, libc::IPC_CREAT | 0o666) } >= 0);
+        })
+        .expect_success();
+        let (kind, text) = scratch.refusal("");
+        assert_eq!(kind, ErrorKind::PermissionDenied, "{text}");
+        drop(scratch.receiver("perm=0666"));
+    }
+}
+
+#[test]
+fn who_may_not_remove_a_queue_leaves_it_usable() {
+    let _alone = alone();
+    // It takes two users.
+    if is_root() {
+        let scratch = Scratch::new(SysV);
+        drop(scratch.receiver("perm=0666&persist=yes"));
+        let mut child = Child::fork(|tell| {
+            become_nobody();
+            let error = remove(&scratch.at("perm=0666"), false).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+            tell.say(b'r');
+            tell.sleep_until_killed()
+        });
+        child.expect(b'r');
+        drop(scratch.receiver("perm=0666"));
+    }
+}
+
+#[test]
 fn a_queue_that_is_removed_is_the_end() {
     let _alone = alone();
     let scratch = Scratch::new(SysV);

@@ -1,4 +1,4 @@
-//! What a ring shall be like, and how an endpoint shall behave.
+//! What a ring, or what else is met at, shall be like, and how an endpoint shall behave.
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use super::framing::Framing;
 use crate::layout::{Ring, Wait};
 use crate::wait::SPIN;
 
-/// How to open or create a ring, and how the endpoint behaves. Reads like [`std::fs::OpenOptions`].
+/// How to open or create a ring, or whatever else an address names, and how the endpoint behaves. Reads like
+/// [`std::fs::OpenOptions`].
 ///
 /// Without further words a ring is opened, or created if there is none. For an existing ring, `capacity` and
 /// `max_message` mean "at least", `wait` must match, and what isn't said is whatever exists.
@@ -116,6 +117,9 @@ impl Options {
     /// 8 bytes and its payload, rounded up to 8. With many, divided evenly among the producers' lanes, and there among the
     /// size classes, each rounded up to whole chunks: chunks of up to 256 bytes, and for longer messages of 16 times that, and
     /// so on.
+    ///
+    /// Where the kernel carries messages: bytes of its buffer, of the pipe, of this end's socket, or of the queue, up to the
+    /// system's limits. Terminals and logs have none, and refuse it; at signals, and at what was inherited, it changes nothing.
     pub fn capacity(mut self, bytes: usize) -> Self {
         self.capacity = Some(bytes as u64);
         self
@@ -123,6 +127,9 @@ impl Options {
 
     /// The longest message, in bytes. With one producer and one consumer it is at most half the capacity, less 16, and that
     /// unless said; with many it is less than 1 GiB, and a sixteenth of a lane unless said. A capacity too small for it grows.
+    ///
+    /// Where the kernel carries messages it is up to each end, which refuses longer ones: 16 MiB unless said, and at signals
+    /// 64 KiB.
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.max_message = Some(bytes as u64);
         self
@@ -134,14 +141,15 @@ impl Options {
         self
     }
 
-    /// The mode of a ring that is created, as in `chmod`, whatever the umask: 0o600 unless said.
+    /// The mode of what is created, as in `chmod`, whatever the umask: 0o600 unless said. What has no mode of its own (abstract
+    /// names, `memfd:`, `auto:`) asks who comes instead. Bits for group or others also allow to use what another user made.
     pub fn perm(mut self, mode: u32) -> Self {
         self.perm = Some(mode);
         self
     }
 
-    /// Whether a ring that is created outlives its last user. Unless said, only one in a mapped file does; others go when
-    /// the last user leaves and every message has been received.
+    /// Whether what is created outlives its last user. Unless said, only a ring in a mapped file and a log do; other rings, and
+    /// queues, go when the last user leaves and every message has been received.
     pub fn persist(mut self, persist: bool) -> Self {
         self.persist = Some(persist);
         self
@@ -160,13 +168,13 @@ impl Options {
         self
     }
 
-    /// Create the ring; it must not exist.
+    /// Create what is met at; it must not exist. Only of rings, queues, FIFOs and logs: elsewhere it makes no difference.
     pub fn create_new(mut self) -> Self {
         self.existence = Existence::CreateNew;
         self
     }
 
-    /// Open the ring; it must exist.
+    /// Open what is met at; it must exist. Only of rings, queues, FIFOs and logs: elsewhere it makes no difference.
     pub fn existing(mut self) -> Self {
         self.existence = Existence::Open;
         self
@@ -192,7 +200,8 @@ impl Options {
     }
 
     /// How long this endpoint spins before it sleeps; 20 µs unless said, about what sleeping and waking across cores
-    /// cost. It never spins where there is one core. Without effect with [`Wait::Spin`].
+    /// cost. It never spins where there is one core. Without effect with [`Wait::Spin`]. Where the kernel carries messages, it
+    /// tries again for so long before it sleeps in `poll`.
     pub fn spin(mut self, spin: Duration) -> Self {
         self.spin = spin;
         self

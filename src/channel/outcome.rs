@@ -15,9 +15,11 @@ pub enum SendError {
     },
     /// The time ran out while there was no room.
     Timeout,
-    /// The consumer has left since this producer joined. If another one joins, sending works again.
+    /// The consumer has left since this producer joined. At rings, sending works again if another one joins; where the kernel
+    /// carries messages, the sender has to be opened anew.
     Closed,
-    /// The consumer died. Said once for each death; sending goes on working for a successor.
+    /// The consumer died. At rings this is said once for each death, and sending goes on working for a successor; where the kernel
+    /// carries messages, the sender has to be opened anew.
     PeerDied,
     /// This endpoint belongs to the process that this one was forked from.
     Fenced,
@@ -49,7 +51,7 @@ pub enum RecvError {
     },
     /// The producer has left, and all that it sent has been received. If another one joins, receiving works again.
     Closed,
-    /// The producer died, and all that it sent has been received. Said once for each death; receiving goes on working for
+    /// The producer died, and all that it sent has been received. Said once for each death, or for several at once; receiving goes on working for
     /// a successor.
     PeerDied,
     /// This endpoint belongs to the process that this one was forked from.

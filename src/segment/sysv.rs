@@ -328,13 +328,23 @@ fn is(error: &io::Error, errno: i32) -> bool {
     error.raw_os_error() == Some(errno)
 }
 
+/// A limit of the kernel's with its value; of semaphores: in a set, in all, in one operation, and sets in all.
+fn limit(file: &str) -> String {
+    let value = std::fs::read_to_string(format!("/proc/sys/kernel/{file}")).unwrap_or_default();
+    format!("{file}={}", value.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
 fn limits(source: io::Error, tried: &str, name: &Name) -> Error {
     match source.raw_os_error() {
         // The kernel's word for "larger than shmmax" and "more semaphores than semmsl".
         Some(libc::EINVAL) => Error::new(ErrorKind::NoSpace, tried, name),
         _ => Error::os(source, tried, name),
     }
-    .advise("`ipcs -l` shows the limits of System V objects, `ipcs -u` what is in use")
+    .advise(format!(
+        "the limits are {} (see /proc/sys/kernel/{{shmmax,shmall,shmmni,sem}}): `ipcs -u` shows what is in use, \
+         `sysctl kernel.shmmax=NUMBER` and the like raise one",
+        ["shmmax", "shmall", "shmmni", "sem"].map(limit).join(", ")
+    ))
 }
 
 fn foreign(name: &Name) -> Error {

@@ -1,7 +1,7 @@
 //! Descriptors of any kind: reading, writing without a SIGPIPE, sleeping until one is ready.
 
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,11 +82,20 @@ pub(crate) fn access(fd: BorrowedFd) -> io::Result<(bool, bool)> {
     Ok((mode != OFlags::WRONLY, mode != OFlags::RDONLY))
 }
 
-/// Another description of the same pipe that doesn't block, which leaves the flags alone that others share.
+/// Another description of the same pipe or terminal that doesn't block, which leaves the flags alone that others share; or the same
+/// description, which then doesn't block for anybody, if this process inherited what it may not open.
 pub(crate) fn reopen_pipe(fd: BorrowedFd, ready: Ready) -> io::Result<OwnedFd> {
     let mut options = File::options();
-    options.read(ready == Ready::Read).write(ready == Ready::Write).custom_flags(libc::O_NONBLOCK);
-    Ok(options.open(format!("/proc/self/fd/{}", fd.as_raw_fd()))?.into())
+    // A terminal must not become the controlling one, whose end would be the end of this process.
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    options.read(ready == Ready::Read).write(ready == Ready::Write).custom_flags(flags);
+    match options.open(format!("/proc/self/fd/{}", fd.as_raw_fd())) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            set_nonblocking(fd)?;
+            fd.try_clone_to_owned()
+        }
+        opened => Ok(opened?.into()),
+    }
 }
 
 /// A pipe: what is written to the second can be read from the first.
@@ -290,7 +299,10 @@ pub(crate) fn flock_holder(fd: BorrowedFd) -> Option<u32> {
     let metadata = File::from(fd.try_clone_to_owned().ok()?).metadata().ok()?;
     let (device, inode) = (metadata.dev(), metadata.ino());
     let file = format!("{:02x}:{:02x}:{inode}", libc::major(device), libc::minor(device));
-    std::fs::read_to_string("/proc/locks").ok()?.lines().find_map(|line| {
+    // With room for all, as a list that is read in parts may lack what was there all the time.
+    let mut locks = String::with_capacity(64 << 10);
+    File::open("/proc/locks").ok()?.read_to_string(&mut locks).ok()?;
+    locks.lines().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         (words.get(1) == Some(&"FLOCK") && words.get(5) == Some(&file.as_str())).then(|| words.get(4)?.parse().ok())?
     })
@@ -354,6 +366,37 @@ mod tests {
         drop(writer);
         assert!(wait_one(reader.as_fd(), Ready::Read, None).unwrap(), "the end is an event, too");
         assert_eq!(read(reader.as_fd(), &mut buffer).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_pipe_that_may_not_be_opened_is_used_as_it_is() {
+        super::super::child::Child::fork(|_| {
+            let (reader, writer) = pipe().unwrap();
+            // SAFETY: plain system calls: nobody may open it, and this process isn't privileged any longer.
+            unsafe {
+                assert_eq!(libc::fchmod(reader.as_raw_fd(), 0), 0);
+                assert!(libc::geteuid() != 0 || libc::setuid(65534) == 0);
+            }
+            let (reader, writer) =
+                (reopen_pipe(reader.as_fd(), Ready::Read).unwrap(), reopen_pipe(writer.as_fd(), Ready::Write).unwrap());
+            assert_eq!(read(reader.as_fd(), &mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            assert_eq!(write(writer.as_fd(), &[IoSlice::new(b"x")], Sink::Pipe).unwrap(), 1);
+            assert_eq!(read(reader.as_fd(), &mut [0]).unwrap(), 1);
+        })
+        .expect_success();
+    }
+
+    #[test]
+    fn a_terminal_that_is_reopened_controls_nobody() {
+        super::super::child::Child::fork(|_| {
+            let (_master, path) = super::super::pty::open().unwrap();
+            let slave = super::super::pty::open_slave(&path).unwrap();
+            // SAFETY: a plain system call, after which this process has no controlling terminal.
+            assert!(unsafe { libc::setsid() } > 0);
+            let _again = reopen_pipe(slave.as_fd(), Ready::Read).unwrap();
+            assert_eq!(File::open("/dev/tty").unwrap_err().raw_os_error(), Some(libc::ENXIO));
+        })
+        .expect_success();
     }
 
     #[test]

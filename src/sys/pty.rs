@@ -31,6 +31,22 @@ pub(crate) fn open_slave(path: &Path) -> io::Result<OwnedFd> {
     open_terminal(path)
 }
 
+/// Whether the master of the slave at this path is open.
+pub(crate) fn is_alive(path: &Path) -> io::Result<bool> {
+    match open_slave(path) {
+        Ok(_) => Ok(true),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EIO | libc::ENXIO)) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether it is a master, whose path in /proc would open a new terminal.
+pub(crate) fn is_master(fd: impl AsFd) -> bool {
+    let mut number: libc::c_uint = 0;
+    // SAFETY: `number` is a valid place for the answer.
+    unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TIOCGPTN, &mut number) == 0 }
+}
+
 /// Neither waits nor makes it the controlling terminal, whose end would be the end of this process.
 fn open_terminal(path: &Path) -> io::Result<OwnedFd> {
     Ok(OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?.into())

@@ -20,16 +20,7 @@ pub(crate) enum Kind {
 /// other uses.
 const BYTE: libc::off_t = i64::MAX - 1;
 
-/// Locks the file, sleeping while another owner has it. Records need a descriptor open for writing.
-pub(crate) fn lock_exclusive(kind: Kind, fd: impl AsFd) -> io::Result<()> {
-    match kind {
-        Kind::Flock => flock(fd.as_fd(), libc::LOCK_EX),
-        Kind::Fcntl => record(fd.as_fd(), libc::F_SETLKW, libc::F_WRLCK),
-        Kind::Ofd => record(fd.as_fd(), libc::F_OFD_SETLKW, libc::F_WRLCK),
-    }
-}
-
-/// Locks the file unless another owner has it; says whether it did.
+/// Locks the file unless another owner has it; says whether it did. Records need a descriptor open for writing.
 pub(crate) fn try_lock_exclusive(kind: Kind, fd: impl AsFd) -> io::Result<bool> {
     let answer = match kind {
         Kind::Flock => flock(fd.as_fd(), libc::LOCK_EX | libc::LOCK_NB),
@@ -39,7 +30,7 @@ pub(crate) fn try_lock_exclusive(kind: Kind, fd: impl AsFd) -> io::Result<bool> 
     is_locked_by(answer)
 }
 
-/// Locks the file against [`lock_exclusive`], together with others who do the same, unless another owner has it alone;
+/// Locks the file against [`try_lock_exclusive`], together with others who do the same, unless another owner has it alone;
 /// says whether it did. A descriptor open for reading is enough.
 pub(crate) fn try_lock_shared(kind: Kind, fd: impl AsFd) -> io::Result<bool> {
     is_locked_by(match kind {
@@ -84,6 +75,7 @@ mod tests {
     use super::*;
     use crate::sys::{child::Child, file, memfd, ofd};
     use std::fs::File;
+    use std::io::{Read, Write};
 
     const KINDS: [Kind; 3] = [Kind::Flock, Kind::Fcntl, Kind::Ofd];
 
@@ -97,17 +89,19 @@ mod tests {
         for kind in KINDS {
             alone(|file| {
                 assert!(try_lock_exclusive(kind, file).unwrap());
+                let (mut heard, mut unlocked) = io::pipe().unwrap();
                 let mut child = Child::fork(|tell| {
                     let own = file::reopen(file, true).unwrap();
                     assert!(!try_lock_exclusive(kind, &own).unwrap());
-                    tell.say(b'w');
-                    lock_exclusive(kind, &own).unwrap();
+                    tell.say(b'r');
+                    heard.read_exact(&mut [0]).unwrap();
+                    assert!(try_lock_exclusive(kind, &own).unwrap());
                     tell.say(b'l');
                     tell.sleep_until_killed()
                 });
-                child.expect(b'w');
-                child.await_sleep();
+                child.expect(b'r');
                 unlock(kind, file).unwrap();
+                unlocked.write_all(b"u").unwrap();
                 child.expect(b'l');
                 assert!(!try_lock_exclusive(kind, file).unwrap());
                 child.kill_without_reaping();
@@ -135,7 +129,7 @@ mod tests {
         for kind in KINDS {
             alone(|file| {
                 let second = file::reopen(file, true).unwrap();
-                lock_exclusive(kind, file).unwrap();
+                assert!(try_lock_exclusive(kind, file).unwrap());
                 assert_eq!(try_lock_exclusive(kind, &second).unwrap(), kind == Kind::Fcntl);
                 drop(second);
                 assert!(try_lock_exclusive(kind, file).unwrap());
@@ -147,41 +141,11 @@ mod tests {
     fn the_other_bytes_stay_free() {
         for kind in KINDS {
             alone(|file| {
-                lock_exclusive(kind, file).unwrap();
+                assert!(try_lock_exclusive(kind, file).unwrap());
                 let second = file::reopen(file, true).unwrap();
                 assert!(ofd::try_lock(&second, 0).unwrap());
                 assert!(ofd::try_lock(&second, i64::MAX as u64 - 2).unwrap());
                 assert_eq!(ofd::try_lock(&second, BYTE as u64).unwrap(), kind == Kind::Flock);
-            });
-        }
-    }
-
-    #[test]
-    fn a_signal_does_not_end_the_wait() {
-        extern "C" fn nothing(_: libc::c_int) {}
-        for kind in KINDS {
-            alone(|file| {
-                lock_exclusive(kind, file).unwrap();
-                let mut child = Child::fork(|tell| {
-                    // SAFETY: sigaction is plain integers and pointers, for which zero is a value.
-                    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-                    // Without SA_RESTART, so that the call is interrupted.
-                    action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
-                    // SAFETY: `action` outlives the call; the handler does nothing.
-                    assert_eq!(unsafe { libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut()) }, 0);
-                    let own = file::reopen(file, true).unwrap();
-                    tell.say(b'w');
-                    lock_exclusive(kind, &own).unwrap();
-                    tell.say(b'l');
-                });
-                child.expect(b'w');
-                for _ in 0..5 {
-                    child.await_sleep();
-                    child.signal(libc::SIGUSR1);
-                }
-                unlock(kind, file).unwrap();
-                child.expect(b'l');
-                child.expect_success();
             });
         }
     }

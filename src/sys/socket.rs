@@ -80,6 +80,16 @@ pub(crate) fn kind(fd: BorrowedFd) -> io::Result<Type> {
     Ok(sockopt::socket_type(fd)?)
 }
 
+/// Whether it is one between hosts.
+pub(crate) fn is_inet(fd: BorrowedFd) -> io::Result<bool> {
+    Ok([AddressFamily::INET, AddressFamily::INET6].contains(&sockopt::socket_domain(fd)?))
+}
+
+/// What it is connected to, of an internet socket.
+pub(crate) fn peer_address(fd: BorrowedFd) -> io::Result<SocketAddr> {
+    SocketAddr::try_from(rustix::net::getpeername(fd)?.ok_or(io::ErrorKind::NotConnected)?).map_err(io::Error::from)
+}
+
 /// What it is bound to, of an internet socket.
 pub(crate) fn local_address(fd: BorrowedFd) -> io::Result<SocketAddr> {
     SocketAddr::try_from(rustix::net::getsockname(fd)?).map_err(io::Error::from)

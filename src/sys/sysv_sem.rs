@@ -22,6 +22,8 @@ pub(crate) struct Set {
 pub(crate) struct Status {
     pub(crate) count: u32,
     pub(crate) mode: u32,
+    /// The user who owns it.
+    pub(crate) uid: u32,
 }
 
 /// Whether a call failed because the set was removed meanwhile.
@@ -54,7 +56,8 @@ impl Set {
         let mut status: libc::semid_ds = unsafe { std::mem::zeroed() };
         // SAFETY: `status` is a valid place for the answer.
         check(unsafe { libc::semctl(self.id, 0, libc::IPC_STAT, Argument { status: &mut status }) })?;
-        Ok(Status { count: status.sem_nsems as u32, mode: u32::from(status.sem_perm.mode) & 0o777 })
+        let (count, mode) = (status.sem_nsems as u32, u32::from(status.sem_perm.mode) & 0o777);
+        Ok(Status { count, mode, uid: status.sem_perm.uid })
     }
 
     pub(crate) fn value(self, index: u32) -> io::Result<i32> {

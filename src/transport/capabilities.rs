@@ -1,6 +1,6 @@
 //! What each transport can do.
 
-use super::address::{Address, Target};
+use super::address::{Address, Priority, Target};
 use super::frame::LONGEST;
 use crate::channel::Framing;
 use crate::layout::Ring;
@@ -27,7 +27,7 @@ pub struct Capabilities {
     pub survives_restart: bool,
     /// Whether sender and receiver can be on different machines.
     pub crosses_hosts: bool,
-    /// Whether the kernel has a descriptor of it that can be polled.
+    /// Whether the kernel's own object has a descriptor that can be polled; an endpoint doesn't give it away.
     pub pollable: bool,
     /// Whether a receiver can choose by tag what it receives: [`Receiver::select`](super::Receiver::select).
     pub select_by_tag: bool,
@@ -86,7 +86,10 @@ impl Address {
             Target::Auto(_) => Capabilities { producers: Some(1), pollable: false, ..usual },
             Target::Pipe | Target::Fifo(_) | Target::Descriptor(_) | Target::Unix { .. } => usual,
             Target::Terminal(_) => Capabilities { producers: Some(1), ..usual },
-            Target::PosixQueue { .. } => Capabilities { survives_restart: true, ..usual },
+            // The kernel hands out the highest priority first.
+            Target::PosixQueue { priority, .. } => {
+                Capabilities { ordered: *priority != Priority::Tag, survives_restart: true, ..usual }
+            }
             Target::SysVQueue { .. } => {
                 Capabilities { survives_restart: true, pollable: false, select_by_tag: true, ..usual }
             }

@@ -61,7 +61,8 @@ fn may_join(options: &Options, error: &Error) -> bool {
 
 fn place(address: &Address, path: &Path) -> Result<socket::Place> {
     socket::Place::path(path).map_err(|e| {
-        Error::os(e, "use the path of", address.target()).advise("the path of a Unix socket has at most 107 bytes")
+        Error::os(e, "use the path of", address.target())
+            .advise("the path of a Unix socket has at most 107 bytes (sun_path): choose a shorter one")
     })
 }
 
@@ -121,6 +122,7 @@ fn host(address: &Address, options: &Options, path: &Path, place: &socket::Place
         let failed = |tried: &'static str| move |e| Error::os(e, tried, address.target());
         let listener = socket::open(place, Type::SEQPACKET).map_err(failed("open a socket for"))?;
         socket::bind_to(listener.as_fd(), place).map_err(failed("bind a socket to"))?;
+        claim.made();
         // Nobody can connect before it listens.
         fs::set_permissions(path, Permissions::from_mode(perm)).map_err(failed("set the mode of"))?;
         socket::listen_on(listener.as_fd()).map_err(failed("listen at"))?;

@@ -1,7 +1,9 @@
 //! Safe senders and receivers that are opened by address, whatever carries the messages.
 //!
-//! A [`Sender`] copies messages in and a [`Receiver`] copies them out, by copies that are defined for memory that another
-//! process may be writing: a peer that breaks the ring's rules can cost the channel, never memory safety.
+//! A [`Sender`] copies messages in and a [`Receiver`] copies them out. Where a ring carries them, by copies that are defined for
+//! memory that another process may be writing; where the kernel does (pipes, queues, sockets, terminals, signals, a file), in
+//! frames that are checked. A peer that breaks the rules can cost the ring or the connection, never memory safety.
+//! [`Address::capabilities`] says what can be expected of each.
 
 mod address;
 mod anonymous;

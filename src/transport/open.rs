@@ -18,8 +18,9 @@ use crate::units::{ByteSize, format_duration};
 impl Options {
     /// Becomes a sender at `address`.
     ///
-    /// At rings, queues, datagram sockets and logs either side may come first; who comes first creates what they meet at. Elsewhere
-    /// a receiver has to be there: this waits for it as long as [`connect`](Self::connect) says.
+    /// At rings other than `memfd:`, queues and logs either side may come first; who comes first creates what they meet at. At
+    /// UDP nobody is waited for, and what is sent before a receiver is there is lost. Elsewhere, Unix datagram sockets and
+    /// `memfd:` included, a receiver has to be there: this waits for it as long as [`connect`](Self::connect) says.
     ///
     /// # Errors
     /// [`RoleTaken`](ErrorKind::RoleTaken) if another process, or this one, is the sender already, where there is one;

@@ -105,7 +105,8 @@ pub(super) fn set_capacity(plan: &Plan, fd: BorrowedFd) -> Result<()> {
     descriptor::set_pipe_capacity(fd, wanted).map_err(|e| {
         let limit = std::fs::read_to_string("/proc/sys/fs/pipe-max-size").unwrap_or_default();
         plan.failed(&format!("make room for {wanted} bytes in"), e).advise(format!(
-            "without privileges a pipe holds at most {} bytes: see /proc/sys/fs/pipe-max-size",
+            "without privileges a pipe holds at most the {} bytes of /proc/sys/fs/pipe-max-size: ask for less capacity, or raise it \
+             with `sysctl fs.pipe-max-size={wanted}`",
             limit.trim()
         ))
     })
@@ -141,6 +142,20 @@ impl PipeEnd {
     }
 
     /// Has the descriptor stay open in programs that are executed from now on, which then open it by the returned address.
+    ///
+    /// ```
+    /// use ringway::{Address, Options};
+    /// use std::process::Command;
+    ///
+    /// let (sender, receiver) = Options::new().pair(&"pipe:?framing=lines".parse::<Address>()?)?;
+    /// let theirs = sender.hand_over()?;
+    /// let number = theirs.to_string().replace("fd://", "").replace("?framing=lines", "");
+    /// let mut child = Command::new("sh").args(["-c", &format!("echo hello >&{number}")]).spawn()?;
+    /// drop(sender);
+    /// assert_eq!(&receiver.receiver()?.recv()?[..], b"hello");
+    /// child.wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// Whatever the kernel says.

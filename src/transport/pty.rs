@@ -3,7 +3,10 @@
 //! The receiver holds the master and leads senders to the slave by a symbolic link, which it owns by a [`Claim`]. The sender holds
 //! the slave, exclusively. While nobody has the slave open, the master hangs up, and would go on doing so: so the receiver keeps the
 //! slave open itself, until something comes from a sender; then the hang-up is that sender's end.
+//!
+//! Who may send is said by the mode of the slave: the link has none.
 
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -19,7 +22,7 @@ use super::stream::StreamPort;
 use crate::channel::SendError;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::descriptor::{self, Sink};
-use crate::sys::pty;
+use crate::sys::{file, pty};
 
 pub(super) fn sender(plan: &Plan, path: &Path) -> Result<Sender> {
     use std::os::unix::fs::MetadataExt;
@@ -46,7 +49,7 @@ pub(super) fn receiver(plan: &Plan, path: &Path) -> Result<Receiver> {
         );
     }
     let claim = Claim::take(plan.address, path)?;
-    let feed = PtyFeed::open(path, claim).map_err(|(e, claim)| {
+    let feed = PtyFeed::open(path, plan.perm(), claim).map_err(|(e, claim)| {
         claim.release();
         plan.failed("make", e).advise("/proc/sys/kernel/pty/max says how many pseudo-terminals there can be")
     })?;
@@ -97,13 +100,15 @@ struct PtyFeed {
 }
 
 impl PtyFeed {
-    fn open(path: &Path, claim: Claim) -> Result<Self, (io::Error, Claim)> {
+    fn open(path: &Path, perm: u32, claim: Claim) -> Result<Self, (io::Error, Claim)> {
         let open = || {
             let (master, slave_path) = pty::open()?;
-            let slave = pty::open_slave(&slave_path)?;
+            let slave = File::from(pty::open_slave(&slave_path)?);
             pty::set_raw(&slave)?;
+            file::set_mode(&slave, perm)?;
             std::os::unix::fs::symlink(&slave_path, path)?;
-            Ok((master, slave_path, slave))
+            claim.made();
+            Ok((master, slave_path, slave.into()))
         };
         match open() {
             Ok((master, slave_path, slave)) => Ok(Self { master, slave_path, slave: Some(slave), claim }),
@@ -140,5 +145,85 @@ impl Feed for PtyFeed {
 
     fn close(&mut self) {
         self.claim.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::Options;
+    use crate::sys::child::Child;
+    use crate::transport::Address;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            Self(std::env::temp_dir().join(format!("ringway-pty-{name}-{}", std::process::id())))
+        }
+
+        fn lock(&self) -> PathBuf {
+            format!("{}.lock", self.0.display()).into()
+        }
+
+        fn receiver(&self, options: &str) -> Result<Receiver> {
+            let address: Address = format!("pty://{}{options}", self.0.display()).parse().unwrap();
+            Options::new().receiver(&address)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(&self.0);
+            let _ = fs::remove_file(self.lock());
+        }
+    }
+
+    #[test]
+    fn the_slave_has_the_mode_that_was_asked_for() {
+        let scratch = Scratch::new("mode");
+        for (options, mode) in [("", 0o600), ("?perm=0666", 0o666), ("?perm=0622", 0o622)] {
+            let receiver = scratch.receiver(options).unwrap();
+            assert_eq!(fs::metadata(&scratch.0).unwrap().mode() & 0o777, mode, "{options}");
+            drop(receiver);
+            assert!(!scratch.0.is_symlink() && !scratch.lock().exists());
+        }
+    }
+
+    #[test]
+    fn a_living_receiver_keeps_its_link_without_its_lock_file() {
+        // In a process of its own, lest another test's child keeps the master.
+        Child::fork(|_| {
+            let scratch = Scratch::new("alive");
+            let first = scratch.receiver("").unwrap();
+            let slave = fs::read_link(&scratch.0).unwrap();
+            fs::remove_file(scratch.lock()).unwrap();
+            assert_eq!(scratch.receiver("").unwrap_err().kind(), ErrorKind::AlreadyExists);
+            assert_eq!(fs::read_link(&scratch.0).unwrap(), slave);
+            assert!(!scratch.lock().exists());
+            drop(first);
+            drop(scratch.receiver("").unwrap());
+            assert!(!scratch.0.is_symlink());
+        })
+        .expect_success();
+    }
+
+    #[test]
+    fn a_dead_receivers_link_goes_though_its_number_is_used_again() {
+        let scratch = Scratch::new("again");
+        let mut child = Child::fork(|tell| {
+            let _receiver = scratch.receiver("").unwrap();
+            tell.say(b'r');
+            tell.sleep_until_killed()
+        });
+        child.expect(b'r');
+        child.kill_without_reaping();
+        let (_master, slave) = pty::open().unwrap();
+        fs::remove_file(&scratch.0).unwrap();
+        symlink(slave, &scratch.0).unwrap();
+        drop(scratch.receiver("").unwrap());
+        assert!(!scratch.0.is_symlink() && !scratch.lock().exists());
     }
 }

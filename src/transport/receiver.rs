@@ -15,8 +15,8 @@ use crate::sys::copy::copy_racing;
 
 /// The receiving end of a channel. Dropping it closes the channel for the sender.
 ///
-/// A message counts as received when its [`Message`] is dropped: a receiver killed before that has its successor receive
-/// it again.
+/// At a ring, a message counts as received when its [`Message`] is dropped: a receiver killed before that has its successor
+/// receive it again. So it is at a log with `reader=`. Elsewhere, what a killed receiver had read from the kernel is gone.
 ///
 /// ```
 /// use ringway::{Address, Options, RecvError};
@@ -267,6 +267,23 @@ impl Receiver {
     /// transport can't choose: see [`Capabilities::select_by_tag`](super::Capabilities::select_by_tag).
     ///
     /// Of a message in several pieces the rest is received when its tag is, again.
+    ///
+    /// ```
+    /// use ringway::{Address, Options};
+    ///
+    /// let address: Address = format!("sysvmq:?key={:#x}", 0x3000_0000 | std::process::id()).parse()?;
+    /// let mut receiver = Options::new().receiver(&address)?;
+    /// let mut sender = Options::new().sender(&address)?;
+    /// sender.send(("later", 1))?;
+    /// sender.send(("at once", 2))?;
+    /// assert!(receiver.select(Some(2)));
+    /// assert_eq!(&receiver.recv()?[..], b"at once");
+    /// receiver.select(None);
+    /// assert_eq!(&receiver.recv()?[..], b"later");
+    /// # drop((sender, receiver));
+    /// # let _ = ringway::transport::remove(&address, true);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn select(&mut self, tag: Option<u32>) -> bool {
         match &mut self.end {
             End::Carried(inward) => inward.select(tag),
@@ -383,7 +400,7 @@ impl Receiver {
     ///     text.extend_from_slice(payload);
     /// }
     /// std::fs::write("/dev/null", &text)?;
-    /// // Only now: a receiver killed before this has its successor receive them again.
+    /// // Only now: at a ring, a receiver killed before this has its successor receive them again.
     /// drop(batch);
     /// # assert_eq!(text, b"onetwo");
     /// # Ok::<(), Box<dyn std::error::Error>>(())

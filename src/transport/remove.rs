@@ -13,6 +13,18 @@ use crate::segment;
 /// Refuses what somebody uses, except rings: these it [removes](segment::remove) always, so [look](crate::inspect) before.
 /// `force` removes the names of queues, FIFOs and the like anyway; those who use them go on without being found.
 ///
+/// ```
+/// use ringway::{Address, Options, transport};
+///
+/// let address: Address = format!("fifo:///tmp/ringway-example-{}", std::process::id()).parse()?;
+/// let receiver = Options::new().receiver(&address)?;
+/// // Somebody uses it.
+/// assert!(transport::remove(&address, false).is_err());
+/// transport::remove(&address, true)?;
+/// # drop(receiver);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`NotFound`](ErrorKind::NotFound); [`RoleTaken`](ErrorKind::RoleTaken) if somebody uses it; [`InvalidInput`](ErrorKind::InvalidInput) if
 /// an address of that kind leaves nothing behind that could be removed, or something else is there.

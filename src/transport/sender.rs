@@ -309,6 +309,19 @@ impl Sender {
     /// dropped: but that waits for room for a second at most, after which the receiver takes this end for dead. Where the kernel
     /// carries messages, sending fails with [`Closed`](SendError::Closed) from then on.
     ///
+    /// ```
+    /// use ringway::{Address, Options, SendError};
+    /// use std::time::Duration;
+    ///
+    /// let (sender, receiver) = Options::new().pair(&"pipe:".parse::<Address>()?)?;
+    /// let (mut sender, mut receiver) = (sender.sender()?, receiver.receiver()?);
+    /// sender.send(b"the last one")?;
+    /// sender.finish(Duration::from_secs(10))?;
+    /// assert_eq!(sender.send(b"no more"), Err(SendError::Closed));
+    /// assert_eq!(receiver.messages().count(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`flush`](Self::flush).
     pub fn finish(&mut self, timeout: Duration) -> Result<(), SendError> {

@@ -296,7 +296,8 @@ impl Sources {
             return None;
         }
         if self.untold_deaths > 0 {
-            self.untold_deaths -= 1;
+            // Of several at once it is said once.
+            self.untold_deaths = 0;
             return Some(RecvError::PeerDied);
         }
         (self.last_end == Some(State::Left)).then_some(RecvError::Closed)

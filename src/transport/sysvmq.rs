@@ -77,7 +77,8 @@ pub(super) fn remove(plan: &Plan, key: &Key, even_if_used: bool) -> Result<()> {
     // One of another size isn't the queue's.
     let is_own = |set: &Set| set.status().is_ok_and(|status| status.count == SEMAPHORES);
     let set = Set::find(key).ok().filter(is_own);
-    if let Some(set) = set.filter(|_| !even_if_used) {
+    let locked = set.filter(|_| !even_if_used);
+    if let Some(set) = locked {
         let goes = set.try_enter(REMOVER, &[RECEIVER, SENDERS, REMOVER]).map_err(|e| plan.failed("lock", e))?;
         if !goes {
             let receiver = set.value(RECEIVER).is_ok_and(|count| count > 0).then(|| set.last_pid(RECEIVER).ok());
@@ -86,7 +87,11 @@ pub(super) fn remove(plan: &Plan, key: &Key, even_if_used: bool) -> Result<()> {
                 .advise("a sender or receiver uses it"));
         }
     }
-    queue.remove().map_err(|e| plan.failed("remove", e))?;
+    queue.remove().map_err(|e| {
+        // It stays, so that others may join again.
+        let _ = locked.map(|set| set.free(REMOVER));
+        plan.failed("remove", e)
+    })?;
     set.map_or(Ok(()), Set::remove).map_err(|e| plan.failed("remove the semaphores of", e))
 }
 
@@ -145,13 +150,17 @@ impl Meeting {
 
     /// Whether there is a message of that type, or with frames of any if it is `None`: without taking it.
     fn has_message(&self, kind: Option<u32>) -> io::Result<bool> {
-        // Each has a header, for which there is no room here; a negative type is any up to that.
-        match self.queue.receive(kind.map_or(-LAST, i64::from), &mut [0; KIND_LEN]) {
-            Err(e) if e.raw_os_error() == Some(libc::E2BIG) => Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(e) => Err(e),
-            // An empty one was no frame.
-            Ok(_) => self.has_message(kind),
+        // A negative type is any up to that.
+        let wanted = kind.map_or(-LAST, i64::from);
+        loop {
+            // Each has a header, for which there is no room here.
+            match self.queue.receive(wanted, &mut [0; KIND_LEN]) {
+                Err(e) if e.raw_os_error() == Some(libc::E2BIG) => return Ok(true),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(e) => return Err(e),
+                // An empty one was no frame.
+                Ok(_) => {}
+            }
         }
     }
 
@@ -273,7 +282,7 @@ fn enter(plan: &Plan, key: i32, role: u32) -> Result<Option<Set>> {
         set => set.map_err(failed)?,
     };
     match set.status() {
-        Ok(status) if status.count == SEMAPHORES => {}
+        Ok(status) if status.count == SEMAPHORES => plan.check_owner(status.uid)?,
         Ok(_) => {
             return Err(plan.refuse(
                 ErrorKind::Mismatch,
@@ -436,7 +445,15 @@ impl QueueFeed {
         }
         if self.farewell.is_none() {
             let mut goodbye = vec![0; KIND_LEN + LEAST];
-            let length = self.meeting.queue.receive(GOODBYE, &mut goodbye)?;
+            let length = match self.meeting.queue.receive(GOODBYE, &mut goodbye) {
+                // None is that long. It is taken all the same, lest it stays for ever.
+                Err(e) if e.raw_os_error() == Some(libc::E2BIG) => {
+                    goodbye.resize(KIND_LEN + self.meeting.queue.status()?.bytes as usize, 0);
+                    self.meeting.queue.receive(GOODBYE, &mut goodbye)?;
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+                length => length?,
+            };
             self.farewell = Some(goodbye[KIND_LEN..KIND_LEN + length].to_vec());
         }
         // What its sender sent before it is there by now, if it wasn't before.

@@ -15,7 +15,7 @@ use super::receiver::Receiver;
 use super::sender::Sender;
 use super::tcp::{first, resolve, taken};
 use super::unix::set_buffer;
-use crate::channel::SendError;
+use crate::channel::{Framing, SendError};
 use crate::error::Result;
 use crate::sys::socket::{self, Place, Type};
 
@@ -25,7 +25,6 @@ const LONGEST: usize = 65_507;
 const BETWEEN_HOSTS: usize = 1_232;
 
 pub(super) fn sender(plan: &Plan, host: &Host) -> Result<Sender> {
-    let framing = plan.piece_framing()?;
     let addresses = resolve(plan, host)?;
     let (fd, is_local) = first(&addresses, |address| {
         let place = Place::inet(address);
@@ -35,15 +34,17 @@ pub(super) fn sender(plan: &Plan, host: &Host) -> Result<Sender> {
     })
     .map_err(|e| plan.failed("connect to", e))?;
     set_buffer(plan, fd.as_fd(), true)?;
-    let unit = match framing {
-        crate::channel::Framing::Frames if !is_local => BETWEEN_HOSTS,
-        _ => LONGEST,
-    };
+    sender_on(plan, fd, is_local)
+}
+
+/// A sender by a socket that is connected to another host, or to this one.
+pub(super) fn sender_on(plan: &Plan, fd: OwnedFd, is_local: bool) -> Result<Sender> {
+    let framing = plan.piece_framing()?;
+    let unit = if framing == Framing::Frames && !is_local { BETWEEN_HOSTS } else { LONGEST };
     Ok(Sender::carried(plan.outward(UdpPort { port: PacketPort::new(fd, unit) }, framing)?))
 }
 
 pub(super) fn receiver(plan: &Plan, host: &Host) -> Result<Receiver> {
-    let framing = plan.piece_framing()?;
     let addresses = resolve(plan, host)?;
     let bound: OwnedFd = first(&addresses, |address| {
         let place = Place::inet(address);
@@ -54,7 +55,13 @@ pub(super) fn receiver(plan: &Plan, host: &Host) -> Result<Receiver> {
     .map_err(|e| taken(plan, e))?;
     set_buffer(plan, bound.as_fd(), false)?;
     let address = socket::local_address(bound.as_fd()).ok();
-    Ok(Receiver::carried(plan.inward(Box::new(PacketFeed::new(bound, LONGEST)), framing, true)).at(address))
+    Ok(receiver_on(plan, bound)?.at(address))
+}
+
+/// A receiver by a socket that is bound.
+pub(super) fn receiver_on(plan: &Plan, fd: OwnedFd) -> Result<Receiver> {
+    let framing = plan.piece_framing()?;
+    Ok(Receiver::carried(plan.inward(Box::new(PacketFeed::new(fd, LONGEST)), framing, true)))
 }
 
 /// A sender's end.

@@ -53,7 +53,8 @@ pub(super) fn receiver(plan: &Plan, name: &UnixName, kind: UnixKind) -> Result<R
         UnixName::Abstract(_) => None,
     };
     // From here on, what fails leaves the path as it was found.
-    let bound = bind(plan, &place, name, kind).inspect_err(|_| claim.iter().for_each(Claim::release))?;
+    let bound =
+        bind(plan, &place, name, kind, claim.as_ref()).inspect_err(|_| claim.iter().for_each(Claim::release))?;
     let inward = match kind {
         UnixKind::Datagram => {
             let feed = PacketFeed::new(bound, PacketPort::LONGEST_UNIX);
@@ -82,11 +83,13 @@ fn place(plan: &Plan, name: &UnixName) -> Result<Place> {
         UnixName::Abstract(name) => Place::abstract_name(name.as_bytes()),
     };
     place.map_err(|e| {
-        plan.failed("name", e).advise(format!("the name of a Unix socket has at most {LONGEST_PATH} bytes (sun_path)"))
+        plan.failed("name", e).advise(format!(
+            "the name of a Unix socket has at most {LONGEST_PATH} bytes (sun_path): choose a shorter one"
+        ))
     })
 }
 
-fn bind(plan: &Plan, place: &Place, name: &UnixName, kind: UnixKind) -> Result<OwnedFd> {
+fn bind(plan: &Plan, place: &Place, name: &UnixName, kind: UnixKind, claim: Option<&Claim>) -> Result<OwnedFd> {
     let fd = socket::open(place, type_of(kind)).map_err(|e| plan.failed("make a socket for", e))?;
     set_buffer(plan, fd.as_fd(), false)?;
     // The path is born with the socket's own mode, less the umask, so that nobody gets in before it is as wanted.
@@ -95,6 +98,7 @@ fn bind(plan: &Plan, place: &Place, name: &UnixName, kind: UnixKind) -> Result<O
         Some(libc::EADDRINUSE) => plan.refuse(ErrorKind::RoleTaken { pid: holder(place, kind) }, ""),
         _ => plan.failed("bind a socket to", e),
     })?;
+    claim.into_iter().for_each(Claim::made);
     let opened = match name {
         UnixName::Path(path) => file::set_path_mode(path, plan.perm()),
         UnixName::Abstract(_) => Ok(()),
@@ -142,8 +146,8 @@ pub(super) fn set_buffer(plan: &Plan, fd: BorrowedFd, sending: bool) -> Result<(
     Err(plan.refuse(
         ErrorKind::NoSpace,
         format!(
-            "{wanted} bytes of buffer were asked for and the kernel grants {granted}: see /proc/sys/net/core/{limit} \
-             (sysctl net.core.{limit})"
+            "{wanted} bytes of buffer were asked for and /proc/sys/net/core/{limit} allows {granted}: ask for less capacity, or \
+             raise it with `sysctl net.core.{limit}={wanted}`"
         ),
     ))
 }

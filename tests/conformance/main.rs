@@ -138,16 +138,22 @@ conformance! {
     shm SHM: bounded answering watching named for_other_senders for_one_receiver for_one_sender;
     shm_mpmc SHM_MPMC: bounded answering watching named for_other_senders for_several_senders for_senders_at_will;
     sysv SYSV: bounded answering watching named for_other_senders for_one_receiver for_one_sender;
+    sysv_mpmc SYSV_MPMC: bounded answering watching named for_other_senders for_several_senders for_senders_at_will;
     file FILE: bounded answering watching named for_other_senders for_one_receiver for_one_sender;
+    file_mpmc FILE_MPMC: bounded answering watching named for_other_senders for_several_senders for_senders_at_will;
     anon ANON: bounded answering watching for_other_senders for_one_receiver for_one_sender;
+    anon_mpmc ANON_MPMC: bounded answering watching for_other_senders for_several_senders for_senders_at_will;
     memfd MEMFD: bounded answering watching named for_other_senders for_one_receiver for_one_sender;
     memfd_mpmc MEMFD_MPMC: bounded answering watching named for_other_senders for_several_senders for_senders_at_will;
     auto AUTO: bounded answering watching named for_other_senders for_one_receiver for_one_sender;
     pipe PIPE: bounded in_parts answering watching for_several_senders for_senders_at_will;
     fd FD: bounded in_parts answering watching;
+    fd_dgram FD_DGRAM: bounded in_parts answering watching;
+    fd_seqpacket FD_SEQPACKET: bounded in_parts answering watching;
     fifo FIFO: bounded in_parts answering watching named for_other_senders for_several_senders for_senders_at_will for_one_receiver;
     pty PTY: bounded in_parts answering watching named for_other_senders for_one_receiver for_one_sender;
     mq MQ: bounded in_parts named for_other_senders for_several_senders for_senders_at_will for_one_receiver;
+    mq_priority MQ_PRIORITY: bounded in_parts named for_other_senders for_several_senders for_senders_at_will for_one_receiver;
     sysvmq SYSVMQ: bounded in_parts named for_other_senders for_several_senders for_senders_at_will for_one_receiver;
     unix_stream UNIX_STREAM: bounded in_parts answering watching named for_other_senders for_several_senders for_senders_at_will
         for_one_receiver;
@@ -157,9 +163,14 @@ conformance! {
         for_senders_at_will for_one_receiver;
     unix_abstract UNIX_ABSTRACT: bounded in_parts answering watching named for_other_senders for_several_senders
         for_senders_at_will for_one_receiver;
+    unix_abstract_dgram UNIX_ABSTRACT_DGRAM: bounded in_parts answering watching named for_other_senders for_several_senders
+        for_senders_at_will for_one_receiver;
+    unix_abstract_seqpacket UNIX_ABSTRACT_SEQPACKET: bounded in_parts answering watching named for_other_senders
+        for_several_senders for_senders_at_will for_one_receiver;
     tcp4 TCP4: bounded in_parts answering watching named for_other_senders for_several_senders for_senders_at_will for_one_receiver;
     tcp6 TCP6: bounded in_parts answering watching named for_other_senders for_several_senders for_senders_at_will for_one_receiver;
     udp4 UDP4: lossy named for_other_senders for_several_senders for_one_receiver;
+    udp6 UDP6: lossy named for_other_senders for_several_senders for_one_receiver;
     signal SIGNAL: bounded in_parts watching named for_other_senders for_several_senders for_one_receiver;
     log_flock LOG_FLOCK: for_other_senders for_several_senders for_senders_at_will;
     log_fcntl LOG_FCNTL: named for_other_senders for_several_senders for_senders_at_will;

@@ -105,6 +105,7 @@ fn free_port(number: u32) -> u16 {
         TcpListener::bind(("127.0.0.1", port)).is_ok()
             && TcpListener::bind(("::1", port)).is_ok()
             && UdpSocket::bind(("127.0.0.1", port)).is_ok()
+            && UdpSocket::bind(("::1", port)).is_ok()
     };
     ports.take(20_000).find(is_free).expect("all ports are taken")
 }

@@ -2,7 +2,8 @@
 
 use crate::common::PATIENCE;
 use crate::stage::{Note, Stage, await_sleep, content, expect_closed, tag};
-use ringway::{Receiver, RecvError, SendError, Sender};
+use ringway::error::ErrorKind;
+use ringway::{Options, Receiver, RecvError, SendError, Sender};
 
 /// Bytes of a frame's header.
 const HEADER: usize = 32;
@@ -202,10 +203,16 @@ pub fn its_capabilities(stage: &Stage) {
     if let Some(producers) = transport.producers {
         assert_eq!(capabilities.producers, producers);
     }
-    let (mut child, receiver) = stage.with_child(|_| {
+    assert!(!capabilities.survives_restart || transport.keeps_messages || transport.persists);
+    // SAFETY: nothing is sent or received.
+    let lending = unsafe { Options::new().assume_trusted_peers() };
+    let refused = lending.consumer(&stage.nominal_address()).err().map(|error| error.kind());
+    assert_eq!(refused != Some(ErrorKind::Unsupported), capabilities.zero_copy, "{refused:?}");
+    let (mut child, mut receiver) = stage.with_child(|_| {
         let sender = stage.sender();
         assert!(sender.max_message() as u64 <= capabilities.max_message);
     });
     assert!(receiver.max_message() as u64 <= capabilities.max_message);
+    assert_eq!(receiver.select(Some(1)), capabilities.select_by_tag);
     child.expect_success();
 }

@@ -8,8 +8,7 @@ use ringway::transport::PipeEnd;
 use ringway::{Address, Options, Receiver, RecvError, Sender};
 use std::cell::{Cell, RefCell};
 use std::io::{PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 pub use crate::common::Tell;
 
@@ -57,13 +56,12 @@ enum Ends {
 
 impl<'a> Stage<'a> {
     fn new(transport: &'static Transport, place: &'a Place) -> Self {
-        let ends = match transport.address {
-            "pipe:" => Ends::Pipe(Box::new(Options::new().pair(&"pipe:".parse().unwrap()).unwrap())),
-            "fd://{end}" => {
-                let (sender, receiver) = UnixStream::pair().unwrap();
-                Ends::Sockets(sender.into(), receiver.into())
+        let ends = match transport.sockets {
+            Some(kind) => socket_pair(kind),
+            None if transport.address == "pipe:" => {
+                Ends::Pipe(Box::new(Options::new().pair(&"pipe:".parse().unwrap()).unwrap()))
             }
-            _ => Ends::Elsewhere,
+            None => Ends::Elsewhere,
         };
         Self {
             transport,
@@ -182,6 +180,15 @@ impl<'a> Stage<'a> {
             self.arrived.open(1);
         }
     }
+}
+
+fn socket_pair(kind: libc::c_int) -> Ends {
+    let mut pair = [0; 2];
+    // SAFETY: `pair` is a valid place for the answer.
+    assert_eq!(unsafe { libc::socketpair(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0, pair.as_mut_ptr()) }, 0);
+    // SAFETY: they were just opened, and are nobody else's.
+    let [sender, receiver] = pair.map(|end| unsafe { OwnedFd::from_raw_fd(end) });
+    Ends::Sockets(sender, receiver)
 }
 
 fn inherited(end: &OwnedFd) -> Address {

@@ -19,6 +19,8 @@ pub struct Transport {
     pub keeps_messages: bool,
     /// Whether it can be opened again.
     pub has_name: bool,
+    /// The kind of the sockets that are inherited, if any are.
+    pub sockets: Option<libc::c_int>,
     /// Whether it reaches only children that are forked while it is open.
     pub is_inherited: bool,
     /// Whether nothing is kept for a receiver that isn't there yet.
@@ -41,6 +43,7 @@ const USUAL: Transport = Transport {
     is_reliable: true,
     keeps_messages: false,
     has_name: true,
+    sockets: None,
     is_inherited: false,
     needs_receiver: false,
     names_holder: true,
@@ -55,6 +58,19 @@ const RING_OF_MANY: Transport = Transport { producers: Some(Some(8)), consumers:
 
 const UNIX: Transport = Transport { unit: 64 << 10, ..USUAL };
 
+const FDS: Transport = Transport { has_name: false, producers: None, ..UNIX };
+
+// Its buffer may hold no more than three of the longest datagrams.
+const UDP: Transport = Transport {
+    unit: 65_507,
+    largest: 120_000,
+    longest_of_many: 5_000,
+    is_reliable: false,
+    needs_receiver: true,
+    names_holder: false,
+    ..USUAL
+};
+
 const LOG: Transport = Transport { persists: true, consumers: None, ..USUAL };
 
 macro_rules! transports {
@@ -67,32 +83,34 @@ transports! {
     SHM: "shm:///{name}", {} of RING;
     SHM_MPMC: "shm:///{name}?ring=mpmc&producers=8&max_message=1MiB", {} of RING_OF_MANY;
     SYSV: "sysv:?key={key}", {} of RING;
+    SYSV_MPMC: "sysv:?key={key}&ring=mpmc&producers=8&max_message=1MiB", {} of RING_OF_MANY;
     FILE: "file://{directory}/ring?persist=no", {} of RING;
+    FILE_MPMC: "file://{directory}/ring?persist=no&ring=mpmc&producers=8&max_message=1MiB", {} of RING_OF_MANY;
     ANON: "anon:{name}", { is_inherited: true, has_name: false, } of RING;
+    ANON_MPMC: "anon:{name}?ring=mpmc&producers=8&max_message=1MiB", { is_inherited: true, has_name: false, } of RING_OF_MANY;
     MEMFD: "memfd://{directory}/meet", {} of RING;
     MEMFD_MPMC: "memfd://{directory}/meet?ring=mpmc&producers=8&max_message=1MiB", {} of RING_OF_MANY;
     AUTO: "auto:///{name}", { producers: Some(Some(1)), } of USUAL;
     PIPE: "pipe:", { has_name: false, } of USUAL;
-    FD: "fd://{end}", { has_name: false, producers: None, } of USUAL;
+    FD: "fd://{end}", { unit: 4096, sockets: Some(libc::SOCK_STREAM), } of FDS;
+    FD_DGRAM: "fd://{end}", { sockets: Some(libc::SOCK_DGRAM), } of FDS;
+    FD_SEQPACKET: "fd://{end}", { sockets: Some(libc::SOCK_SEQPACKET), } of FDS;
     FIFO: "fifo://{directory}/fifo", {} of USUAL;
     PTY: "pty://{directory}/tty", { unit: 4095, producers: Some(Some(1)), } of USUAL;
     MQ: "mq:///{name}", { unit: 8192, keeps_messages: true, } of USUAL;
+    MQ_PRIORITY: "mq:///{name}?priority=9", { unit: 8192, keeps_messages: true, } of USUAL;
     SYSVMQ: "sysvmq:?key={key}", { unit: 8192, keeps_messages: true, } of USUAL;
     UNIX_STREAM: "unix://{directory}/socket", {} of UNIX;
     UNIX_DGRAM: "unix://{directory}/socket?type=dgram", {} of UNIX;
     UNIX_SEQPACKET: "unix://{directory}/socket?type=seqpacket", {} of UNIX;
     UNIX_ABSTRACT: "unix:@{name}", {} of UNIX;
+    // Whose a socket without a connection is, nobody can tell.
+    UNIX_ABSTRACT_DGRAM: "unix:@{name}?type=dgram", { names_holder: false, } of UNIX;
+    UNIX_ABSTRACT_SEQPACKET: "unix:@{name}?type=seqpacket", {} of UNIX;
     TCP4: "tcp://127.0.0.1:{port}", { unit: 64 << 10, names_holder: false, } of USUAL;
     TCP6: "tcp://[::1]:{port}", { unit: 64 << 10, names_holder: false, } of USUAL;
-    // Its buffer may hold no more than three of the longest datagrams.
-    UDP4: "udp://127.0.0.1:{port}", {
-        unit: 65_507,
-        largest: 120_000,
-        longest_of_many: 5_000,
-        is_reliable: false,
-        needs_receiver: true,
-        names_holder: false,
-    } of USUAL;
+    UDP4: "udp://127.0.0.1:{port}", {} of UDP;
+    UDP6: "udp://[::1]:{port}", {} of UDP;
     SIGNAL: "signal://{pid}?sig=RTMIN+5", {
         unit: 8,
         largest: 256 << 10,

@@ -26,7 +26,7 @@ const SCHEMES: [(&str, &str, &[&str]); 17] = [
     ("pipe", "pipe:", &["framing"]),
     ("fd", "fd://number", &["framing"]),
     ("fifo", "fifo:///path", &["framing", "perm", "persist", "connect"]),
-    ("pty", "pty:///path", &["framing", "connect"]),
+    ("pty", "pty:///path", &["framing", "perm", "connect"]),
     ("mq", "mq:///name", &["priority", "framing", "perm", "persist"]),
     ("sysvmq", "sysvmq:///path?id=7 or sysvmq:?key=0x51", &["id", "key", "type", "framing", "perm", "persist"]),
     ("unix", "unix:///path or unix:@name", &["type", "framing", "perm", "connect"]),

@@ -7,7 +7,10 @@
 //! records and the beginning of one, whose own length reaches beyond the end of the file. Whoever appends next holds the lock, so
 //! that nobody is in the middle of anything; it goes over what has come since it looked last, and cuts off a record that is
 //! unfinished before it appends. A write that fails or falls short for lack of space is cut back in the same way by the writer
-//! itself. Whole records stay in both cases: valid records are never cut off, so that a reader may take one at once.
+//! itself. Whole records stay in both cases: valid records are never cut off, so that a reader may take one at once. A wrong length
+//! in the middle of the file can look like a torn tail, too, but for the records behind it. So before a tail is cut off it is
+//! searched for them. It has none if it is torn, even if a message was made of a log's records, for the check of each goes over the
+//! number of its log, too.
 //!
 //! **What a writer knows.** It remembers where the valid records ended when it had the lock last. Valid records never change and
 //! are never cut off, so if the file ends just there, nobody has appended since, and it writes without reading anything. Otherwise
@@ -19,7 +22,7 @@
 //! claim, and wrong, are damage, which no kill causes; but a reader that read across a cut may see such for a moment, so it looks
 //! again under the shared lock. Then it is real: one record is dropped as [`Malformed`](crate::RecvError::Malformed) if what lies behind
 //! it begins as a record does, and otherwise the log is [`Poisoned`](crate::RecvError::Poisoned): nothing says where the next
-//! record is. Writers pass over the first kind, and append nothing behind the second. Power loss can cause it, as nothing is synced.
+//! record is. A tail that hides records is of the second kind. Writers pass over the first kind, and append nothing behind the second. Power loss can cause it, as nothing is synced.
 //!
 //! **Who is there.** Each sender shares an open-file-description lock on a byte far behind the data, from before its first record
 //! until after its last one. If nobody holds it, and after that there is nothing more to read, then all senders that were read of
@@ -39,7 +42,7 @@ mod writer;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -53,7 +56,7 @@ use crate::channel::{Existence, SendError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::file::Identity;
 use crate::sys::inotify::Watch;
-use crate::sys::{clock, file, ofd, record_lock};
+use crate::sys::{clock, descriptor, file, ofd, record_lock};
 use position::Position;
 use reader::Reader;
 use record::{Head, NoHead};
@@ -73,7 +76,7 @@ pub(super) fn sender(plan: &Plan, path: &Path, lock: LogLock, _reader: Option<&s
         let advice = format!("its writers exclude each other by lock={}, and all must do the same", name(head.lock));
         return Err(plan.refuse(ErrorKind::Mismatch, advice));
     }
-    let writer = Writer::new(file, lock, plan.max_message(), plan.identity()?);
+    let writer = Writer::new(file, head, plan.max_message(), plan.identity()?);
     let mut writer = writer.map_err(|e| plan.failed("read", e))?;
     match writer.greet() {
         Ok(()) => Ok(Sender::carried(plan.outlet(Box::new(writer)))),
@@ -111,7 +114,7 @@ pub(super) fn receiver(plan: &Plan, path: &Path, lock: LogLock, reader: Option<&
     })?;
     let position = reader.map(|reader| Position::take(plan, path, reader, head.id)).transpose()?;
     let max = plan.max_message().unwrap_or(DEFAULT_LONGEST);
-    let reader = Reader::new(file, head.lock, max, watch, position).map_err(|e| plan.failed("look at", e))?;
+    let reader = Reader::new(file, head, max, watch, position).map_err(|e| plan.failed("look at", e))?;
     Ok(Receiver::carried(plan.inlet(Box::new(reader))))
 }
 
@@ -205,7 +208,7 @@ fn leads_to(path: &Path, file: &File) -> io::Result<bool> {
 fn head(plan: &Plan, file: &File, lock: record_lock::Kind) -> Result<Head> {
     let mut head = Head::read(file).map_err(|e| plan.failed("read", e))?;
     if head == Err(NoHead::Unfinished) {
-        head = make_head(file, lock).map_err(|e| plan.failed("write the head of", e))?;
+        head = make_head(plan, file, lock)?;
     }
     head.map_err(|why| match why {
         NoHead::NewerVersion => plan.refuse(ErrorKind::NewerVersion, ""),
@@ -214,19 +217,35 @@ fn head(plan: &Plan, file: &File, lock: record_lock::Kind) -> Result<Head> {
 }
 
 /// Whoever comes first decides how writers exclude each other: that decision itself always goes by `flock`.
-fn make_head(file: &File, lock: record_lock::Kind) -> io::Result<Result<Head, NoHead>> {
-    let file = file::reopen(file, true)?;
-    record_lock::lock_exclusive(record_lock::Kind::Flock, &file)?;
-    match Head::read(&file)? {
+fn make_head(plan: &Plan, file: &File, lock: record_lock::Kind) -> Result<Result<Head, NoHead>> {
+    let failed = |e| plan.failed("write the head of", e);
+    let file = file::reopen(file, true).map_err(failed)?;
+    let deadline = clock::now().saturating_add(PATIENCE);
+    let mut pauses = Pauses::new();
+    while !record_lock::try_lock_exclusive(record_lock::Kind::Flock, &file).map_err(failed)? {
+        if !pauses.pause(deadline) {
+            let holder =
+                descriptor::flock_holder(file.as_fd()).map_or("a process".into(), |pid| format!("process {pid}"));
+            return Err(failed(io::Error::from_raw_os_error(libc::EWOULDBLOCK)).advise(format!(
+                "{holder} holds its flock, for longer than that takes: end it, or have it unlock the file"
+            )));
+        }
+    }
+    write_head(&file, lock).map_err(failed)
+}
+
+/// Under the lock.
+fn write_head(file: &File, lock: record_lock::Kind) -> io::Result<Result<Head, NoHead>> {
+    match Head::read(file)? {
         Err(NoHead::Unfinished) => {}
         head => return Ok(head),
     }
     let bytes = Head { lock, id: source_number() }.encode();
-    if record::write_at(&file, &bytes, 0)? < bytes.len() {
+    if record::write_at(file, &bytes, 0)? < bytes.len() {
         file.set_len(0)?;
         return Err(io::Error::from_raw_os_error(libc::ENOSPC));
     }
-    Head::read(&file)
+    Head::read(file)
 }
 
 /// Removes a log and all positions in it. While senders are there that takes `force`, and what they send from then on nobody

@@ -12,7 +12,7 @@ use super::super::receiver::Delivery;
 use super::super::sources::{Sources, Taken};
 use super::PRESENCE;
 use super::position::Position;
-use super::record::{Found, HEAD, Window};
+use super::record::{Found, HEAD, Head, Window, hides_records};
 use crate::channel::{PeerState, RecvError};
 use crate::sys::descriptor::{self, Ready};
 use crate::sys::inotify::Watch;
@@ -25,6 +25,8 @@ pub(super) struct Reader {
     file: File,
     /// What keeps writers out.
     lock: record_lock::Kind,
+    /// The number of the log.
+    log: u32,
     max: usize,
     watch: Watch,
     window: Window,
@@ -43,13 +45,17 @@ pub(super) struct Reader {
     /// No writer was there at the last look, since which nothing was read.
     is_deserted: bool,
     is_ruined: bool,
+    /// There was something behind what was read, at the last look.
+    is_tail_suspect: bool,
+    /// The tail that was found to be torn: where it begins and ends.
+    torn: Range<u64>,
 }
 
 impl Reader {
     /// `position` comes with whether its last receiver died.
     pub(super) fn new(
         file: File,
-        lock: record_lock::Kind,
+        head: Head,
         max: usize,
         watch: Watch,
         position: Option<(Position, bool)>,
@@ -59,10 +65,11 @@ impl Reader {
         let at = position.as_ref().map_or(HEAD as u64, Position::at);
         Ok(Self {
             // A lock that belongs to the process could be a writer's of this process, which this must not end.
-            lock: if lock == record_lock::Kind::Fcntl { record_lock::Kind::Ofd } else { lock },
+            lock: if head.lock == record_lock::Kind::Fcntl { record_lock::Kind::Ofd } else { head.lock },
+            log: head.id,
             max,
             watch,
-            window: Window::new(max),
+            window: Window::new(max, head.id),
             begin: at,
             at,
             position,
@@ -74,6 +81,8 @@ impl Reader {
             is_left: false,
             is_deserted: false,
             is_ruined: false,
+            is_tail_suspect: false,
+            torn: 0..0,
             file,
         })
     }
@@ -102,6 +111,30 @@ impl Reader {
         // It can't fail on a descriptor that was locked.
         let _ = unlock(self.lock, &self.file);
         found.map_err(explain)
+    }
+
+    /// Whether what seems to be a torn tail is damage, which keeps writers from cutting it off.
+    #[cold]
+    fn has_damaged_tail(&mut self) -> io::Result<bool> {
+        if !try_lock_shared(self.lock, &self.file)? {
+            return Ok(false);
+        }
+        let outcome = self.look_into_tail();
+        // It can't fail on a descriptor that was locked.
+        let _ = unlock(self.lock, &self.file);
+        outcome
+    }
+
+    /// Under the lock. Goes over each tail once.
+    fn look_into_tail(&mut self) -> io::Result<bool> {
+        let tail = self.at..self.file.metadata()?.len();
+        self.window.clear();
+        if tail == self.torn || self.window.next(&self.file, self.at)? != Found::Unfinished {
+            return Ok(false);
+        }
+        let is_damaged = hides_records(&self.file, self.log, tail.start, tail.end)?;
+        self.torn = tail;
+        Ok(is_damaged)
     }
 
     /// The next message, if there is one.
@@ -138,6 +171,16 @@ impl Reader {
     /// There is nothing more to read: why.
     #[cold]
     fn end(&mut self) -> RecvError {
+        if std::mem::take(&mut self.is_tail_suspect) {
+            match self.has_damaged_tail() {
+                Ok(false) => {}
+                Ok(true) => {
+                    self.is_ruined = true;
+                    return RecvError::Poisoned;
+                }
+                Err(e) => return explain(e),
+            }
+        }
         if self.is_deserted {
             self.sources.end_connection(0);
         }
@@ -208,7 +251,9 @@ impl Inlet for Reader {
     fn look(&mut self) {
         self.sources.suspect();
         self.is_deserted = matches!(ofd::is_locked(&self.file, PRESENCE), Ok(false));
-        self.is_ruined |= self.file.metadata().is_ok_and(|metadata| metadata.len() < self.at);
+        let size = self.file.metadata().map_or(self.at, |metadata| metadata.len());
+        self.is_ruined |= size < self.at;
+        self.is_tail_suspect = size > self.at;
     }
 
     fn select(&mut self, _tag: Option<u32>) -> bool {

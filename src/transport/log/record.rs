@@ -75,13 +75,27 @@ impl Head {
     }
 }
 
-/// Adds a record to `bytes`.
-pub(super) fn stage(bytes: &mut Vec<u8>, frame: &Frame, payload: &[u8]) {
+/// Adds a record of the log with the number `log` to `bytes`.
+pub(super) fn stage(bytes: &mut Vec<u8>, log: u32, frame: &Frame, payload: &[u8]) {
     let start = bytes.len();
     bytes.extend_from_slice(&frame.encode());
     bytes.extend_from_slice(payload);
-    let check = crc32fast::hash(&bytes[start..]);
-    bytes.extend_from_slice(&check.to_le_bytes());
+    let check = check(log, &bytes[start..]);
+    bytes.extend_from_slice(&check);
+}
+
+/// What stands behind a header and payload. A payload that is a piece of another log thus holds no record of this one.
+#[inline]
+fn check(log: u32, bytes: &[u8]) -> [u8; CHECK] {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(bytes);
+    finish(hasher, log)
+}
+
+#[inline]
+fn finish(mut hasher: crc32fast::Hasher, log: u32) -> [u8; CHECK] {
+    hasher.update(&log.to_le_bytes());
+    hasher.finalize().to_le_bytes()
 }
 
 /// What is found where a record should begin.
@@ -105,11 +119,13 @@ pub(super) struct Window {
     length: usize,
     /// The longest payload that is held in memory; longer ones are only checked.
     hold: usize,
+    /// The number of the log.
+    log: u32,
 }
 
 impl Window {
-    pub(super) fn new(hold: usize) -> Self {
-        Self { bytes: vec![0; READ], base: 0, length: 0, hold }
+    pub(super) fn new(hold: usize, log: u32) -> Self {
+        Self { bytes: vec![0; READ], base: 0, length: 0, hold, log }
     }
 
     pub(super) fn payload(&self, range: &Range<usize>) -> &[u8] {
@@ -168,8 +184,8 @@ impl Window {
         let frame = frame?;
         let payload = start + HEADER..start + HEADER + frame.length as usize;
         let end = payload.end + CHECK;
-        let check = self.bytes[..self.length].get(payload.end..end)?;
-        if crc32fast::hash(&self.bytes[start..payload.end]).to_le_bytes() != *check {
+        let there = self.bytes[..self.length].get(payload.end..end)?;
+        if check(self.log, &self.bytes[start..payload.end]) != *there {
             return None;
         }
         let payload = Some(payload).filter(|payload| payload.len() <= self.hold);
@@ -195,7 +211,7 @@ impl Window {
             }
             false
         } else {
-            is_valid(file, at, HEADER + length)?
+            is_valid(file, self.log, at, HEADER + length)?
         };
         if is_valid {
             return Ok(Found::Record { frame, payload: None, end });
@@ -208,9 +224,9 @@ impl Window {
 }
 
 /// Whether the check behind `length` bytes is theirs, however many they are.
-fn is_valid(file: &File, at: u64, length: usize) -> io::Result<bool> {
+fn is_valid(file: &File, log: u32, at: u64, length: usize) -> io::Result<bool> {
     let mut hasher = crc32fast::Hasher::new();
-    let mut buffer = vec![0; READ];
+    let mut buffer = vec![0; length.min(READ)];
     let mut done = 0;
     while done < length {
         let part = buffer.len().min(length - done);
@@ -223,7 +239,40 @@ fn is_valid(file: &File, at: u64, length: usize) -> io::Result<bool> {
     }
     let mut check = [0; CHECK];
     let read = read_at(file, &mut check, at + done as u64)?;
-    Ok(read == CHECK && check == hasher.finalize().to_le_bytes())
+    Ok(read == CHECK && check == finish(hasher, log))
+}
+
+/// How often the bytes of a tail are checked at most, each of which may belong to several records that could be there.
+const CHECKS: u64 = 16;
+
+/// Whether what begins `at` and seems to be torn hides records before `size`, the end of the file: then its header is wrong, and
+/// it is damage. Takes a time that grows with the tail's length only: if it holds more that could be records than anybody writes,
+/// that counts as records.
+pub(super) fn hides_records(file: &File, log: u32, at: u64, size: u64) -> io::Result<bool> {
+    let mut left = CHECKS * size.saturating_sub(at);
+    let mut base = at + 1;
+    let mut buffer = vec![0; READ];
+    loop {
+        let read = read_at(file, &mut buffer, base)?;
+        let headers = buffer[..read].windows(HEADER).enumerate().filter(|(_, header)| header.starts_with(RECORD_MAGIC));
+        for (offset, header) in headers {
+            let Some(frame) = header.first_chunk().and_then(|header| Frame::decode(header, LONGEST).ok()) else {
+                continue;
+            };
+            let (at, length) = (base + offset as u64, HEADER + frame.length as usize);
+            if !frame.is_whole() || size < at + (length + CHECK) as u64 {
+                continue;
+            }
+            if left < length as u64 || is_valid(file, log, at, length)? {
+                return Ok(true);
+            }
+            left -= length as u64;
+        }
+        if read < READ {
+            return Ok(false);
+        }
+        base += (READ - HEADER + 1) as u64;
+    }
 }
 
 /// Fills the buffer as far as the file goes.
@@ -257,6 +306,8 @@ mod tests {
     use crate::sys::memfd;
     use proptest::prelude::*;
 
+    const LOG: u32 = 77;
+
     fn frame(length: usize, sequence: u64) -> Frame {
         let length = length as u32;
         Frame { kind: Kind::Data, length, tag: 3, total: length, offset: 0, source: 9, sequence }
@@ -264,7 +315,7 @@ mod tests {
 
     fn record(payload: &[u8], sequence: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
-        stage(&mut bytes, &frame(payload.len(), sequence), payload);
+        stage(&mut bytes, LOG, &frame(payload.len(), sequence), payload);
         bytes
     }
 
@@ -276,7 +327,7 @@ mod tests {
     }
 
     fn found_in(bytes: &[u8]) -> Found {
-        Window::new(1 << 20).next(&file_of(bytes), 0).unwrap()
+        Window::new(1 << 20, LOG).next(&file_of(bytes), 0).unwrap()
     }
 
     #[test]
@@ -310,7 +361,7 @@ mod tests {
     #[test]
     fn a_long_record_is_checked_without_being_held() {
         let mut whole = record(&vec![7; 200_000], 1);
-        let next = |bytes: &[u8]| Window::new(1000).next(&file_of(bytes), 0).unwrap();
+        let next = |bytes: &[u8]| Window::new(1000, LOG).next(&file_of(bytes), 0).unwrap();
         assert!(matches!(next(&whole), Found::Record { payload: None, .. }));
         whole[100_000] ^= 1;
         assert_eq!(next(&whole), Found::Damaged { end: whole.len() as u64 });
@@ -331,10 +382,36 @@ mod tests {
     }
 
     #[test]
+    fn a_tail_hides_records_of_its_own_log_only() {
+        let hides = |bytes: &[u8], log| hides_records(&file_of(bytes), log, 0, bytes.len() as u64).unwrap();
+        let torn = record(&[7; 100_000], 1);
+        let torn = &torn[..torn.len() - 1];
+        assert!(!hides(torn, LOG) && !hides(&torn[..1], LOG) && !hides(&[], LOG));
+        // Also where it lies across what is read at once.
+        for before in [1, 40, 1000, READ - HEADER, READ - 1, READ, READ + 1, 2 * READ] {
+            for payload in [&b""[..], b"hidden", &[9; 100_000]] {
+                let tail = [&vec![b'R'; before], &record(payload, 2)[..], b"R\x01"].concat();
+                assert!(hides(&tail, LOG), "{before}");
+                assert!(!hides(&tail, LOG + 1), "{before}");
+                assert!(!hides(&tail[..tail.len() - 3], LOG), "{before}: its last byte is missing");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tail_that_looks_like_many_records_is_judged_soon() {
+        // Each header could be that of a record that reaches to the end.
+        let count = 20_000;
+        let headers = (0..count).rev().flat_map(|behind| frame(behind * HEADER, 0).encode());
+        let tail: Vec<u8> = headers.chain([0; HEADER + CHECK]).collect();
+        assert!(hides_records(&file_of(&tail), LOG, 0, tail.len() as u64).unwrap());
+    }
+
+    #[test]
     fn what_was_torn_is_read_again() {
         let (torn, whole) = (record(b"torn", 1), record(b"whole one", 2));
         let file = file_of(&torn[..torn.len() - 1]);
-        let mut window = Window::new(100);
+        let mut window = Window::new(100, LOG);
         assert_eq!(window.next(&file, 0).unwrap(), Found::Unfinished);
         file.set_len(0).unwrap();
         write_at(&file, &whole, 0).unwrap();

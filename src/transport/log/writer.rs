@@ -11,7 +11,7 @@ use super::super::outlet::{LINGER, Outlet};
 use super::super::plan::Pauses;
 use super::super::sender::Outgoing;
 use super::PRESENCE;
-use super::record::{self, Found, HEAD, Window};
+use super::record::{self, Found, HEAD, Head, Window};
 use crate::channel::{PeerState, SendError};
 use crate::sys::record_lock::{try_lock_exclusive, unlock};
 use crate::sys::{clock, ofd, record_lock};
@@ -24,6 +24,8 @@ const BATCH: usize = 64 << 10;
 pub(super) struct Writer {
     file: File,
     lock: record_lock::Kind,
+    /// The number of the log.
+    log: u32,
     max: usize,
     source: u32,
     sequence: u64,
@@ -46,15 +48,16 @@ struct Record {
 
 impl Writer {
     /// `file` is open for reading and writing, and locked as present.
-    pub(super) fn new(file: File, lock: record_lock::Kind, max: Option<usize>, hello: Identity) -> io::Result<Self> {
+    pub(super) fn new(file: File, head: Head, max: Option<usize>, hello: Identity) -> io::Result<Self> {
         let mut writer = Self {
             file,
-            lock,
+            lock: head.lock,
+            log: head.id,
             max: max.unwrap_or(DEFAULT_LONGEST).min(LONGEST),
             source: source_number(),
             sequence: 0,
             valid: HEAD as u64,
-            window: Window::new(READ),
+            window: Window::new(READ, head.id),
             staged: Vec::new(),
             records: Vec::new(),
             pauses: Pauses::new(),
@@ -81,7 +84,7 @@ impl Writer {
     }
 
     fn stage(&mut self, frame: Frame, payload: &[u8]) {
-        record::stage(&mut self.staged, &frame, payload);
+        record::stage(&mut self.staged, self.log, &frame, payload);
         self.records.push(Record { end: self.staged.len(), is_message: frame.kind == Kind::Data });
     }
 
@@ -145,7 +148,14 @@ impl Writer {
                 Found::Unfinished | Found::Ruined => return Err(SendError::Poisoned),
             }
         }
-        if self.valid < size { self.file.set_len(self.valid).map_err(explain) } else { Ok(()) }
+        if size <= self.valid {
+            return Ok(());
+        }
+        // No kill leaves records behind what it tore: then it is damage that only looks so.
+        if record::hides_records(&self.file, self.log, self.valid, size).map_err(explain)? {
+            return Err(SendError::Poisoned);
+        }
+        self.file.set_len(self.valid).map_err(explain)
     }
 
     /// The first `length` bytes of what is staged are done with.
