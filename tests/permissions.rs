@@ -4,11 +4,13 @@ mod common;
 
 use common::{Child, PATIENCE, alone};
 use ringway::{Address, ErrorKind, Options};
-use std::fs;
+use std::ffi::CString;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+use std::{fs, io};
 
 const NOBODY: libc::uid_t = 65534;
 
@@ -74,7 +76,7 @@ impl Place {
     fn mode(&self) -> u32 {
         let of = |path: &Path| fs::symlink_metadata(path).unwrap().mode() & 0o777;
         match self.scheme {
-            "mq" => of(&Path::new("/dev/mqueue").join(self.name())),
+            "mq" => mode_of_queue(self.name()),
             "sysvmq" => {
                 let queues = fs::read_to_string("/proc/sysvipc/msg").unwrap();
                 let rows = queues.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
@@ -84,6 +86,17 @@ impl Place {
             _ => of(&self.directory.join("place")),
         }
     }
+}
+
+/// Of a POSIX queue, which may have no file to be seen.
+fn mode_of_queue(name: &str) -> u32 {
+    let name = CString::new(format!("/{name}")).unwrap();
+    // SAFETY: the string is valid for the call.
+    let queue = unsafe { libc::mq_open(name.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    assert!(queue >= 0, "{}", io::Error::last_os_error());
+    // SAFETY: it was just opened, and is nobody else's.
+    let queue = fs::File::from(unsafe { OwnedFd::from_raw_fd(queue) });
+    queue.metadata().unwrap().mode() & 0o777
 }
 
 impl Drop for Place {
@@ -121,7 +134,6 @@ fn meet(scheme: &'static str, perm: Option<u32>, receiver: fn(), sender: fn()) -
         match opened {
             Ok(mut end) => {
                 end.send(b"let in").unwrap();
-                end.finish(Duration::from_secs(20)).unwrap();
             }
             Err(error) => assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}"),
         }

@@ -116,3 +116,17 @@ impl Address {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn priorities_overtake_only_where_each_message_has_its_own() {
+        for (address, is_ordered) in
+            [("mq:///orders", true), ("mq:///orders?priority=9", true), ("mq:///orders?priority=tag", false)]
+        {
+            assert_eq!(address.parse::<Address>().unwrap().capabilities().ordered, is_ordered, "{address}");
+        }
+    }
+}

@@ -34,7 +34,10 @@ pub(super) fn sender(plan: &Plan, host: &Host) -> Result<Sender> {
 pub(super) fn receiver(plan: &Plan, host: &Host) -> Result<Receiver> {
     let framing = plan.stream_framing()?;
     let addresses = resolve(plan, host)?;
-    let bound = first(&addresses, |address| bind(plan, address)).map_err(|e| taken(plan, e))?;
+    let bound = first(&addresses, bind).map_err(|e| taken(plan, e))?;
+    // Connections inherit it.
+    set_buffer(plan, bound.as_fd(), false)?;
+    socket::listen_on(bound.as_fd()).map_err(|e| taken(plan, e))?;
     let address = socket::local_address(bound.as_fd()).ok();
     Ok(Receiver::carried(plan.inward_by(Box::new(Listener { fd: bound, framing }), framing)).at(address))
 }
@@ -89,14 +92,11 @@ fn connect(address: SocketAddr, patience: Duration) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-fn bind(plan: &Plan, address: SocketAddr) -> io::Result<OwnedFd> {
+fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
     let place = Place::inet(address);
     let fd = socket::open(&place, Type::STREAM)?;
     socket::reuse_address(fd.as_fd())?;
-    // Connections inherit it.
-    set_buffer(plan, fd.as_fd(), false).map_err(io::Error::other)?;
     socket::bind_to(fd.as_fd(), &place)?;
-    socket::listen_on(fd.as_fd())?;
     Ok(fd)
 }
 
