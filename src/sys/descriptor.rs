@@ -324,6 +324,14 @@ pub(crate) fn unflock(fd: BorrowedFd) {
     unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_UN) };
 }
 
+/// From now on this process has fewer descriptors than that, for tests.
+#[cfg(test)]
+pub(crate) fn limit_count(most: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+    // SAFETY: the limit is valid for the call.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -265,10 +265,9 @@ mod tests {
             drop(UnixListener::bind(&scratch.0).unwrap());
             // A single descriptor more: for the lock, and none to ask with.
             let next = File::open("/dev/null").unwrap();
-            let most = libc::rlimit { rlim_cur: next.as_raw_fd() as u64 + 1, rlim_max: next.as_raw_fd() as u64 + 1 };
+            let most = next.as_raw_fd() as u64 + 1;
             drop(next);
-            // SAFETY: the limit is valid for the call.
-            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &most) }, 0);
+            descriptor::limit_count(most).unwrap();
             let refused = Claim::take(&address, &scratch.0).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::AlreadyExists, "{refused}");
             assert!(refused.to_string().contains("os error 24"), "{refused}");
