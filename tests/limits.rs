@@ -170,3 +170,21 @@ fn enter_another_ipc() -> bool {
     }
     is_root
 }
+
+#[test]
+fn what_a_small_buffer_cannot_take_at_once_is_split() {
+    let _alone = alone();
+    let directory = Directory::new("small-buffer");
+    for kind in ["dgram", "seqpacket"] {
+        let address = directory.address("unix", &format!("?type={kind}&capacity=8KiB"));
+        let mut receiver = Options::new().receiver(&address).unwrap();
+        let mut sending = Child::fork(|_| {
+            let mut sender = Options::new().connect(PATIENCE).sender(&address).unwrap();
+            sender.send(&vec![7; 1 << 20]).unwrap();
+        });
+        let message = receiver.recv_timeout(PATIENCE).unwrap();
+        assert!(message.len() == 1 << 20 && message.iter().all(|&byte| byte == 7), "{kind}");
+        drop(message);
+        sending.expect_success();
+    }
+}

@@ -203,3 +203,38 @@ schemes! { fifo mq sysvmq unix log }
 fn memfd() {
     only_those_who_may("memfd");
 }
+
+#[test]
+fn a_stranger_at_an_abstract_name_is_not_let_in() {
+    use std::io::{Read, Write};
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixStream};
+
+    let _alone = alone();
+    if !is_root() {
+        return;
+    }
+    let name = format!("ringway-permissions-{}", std::process::id());
+    for (perm, is_admitted) in [("", false), ("?perm=0666", true)] {
+        let address: Address = format!("unix:@{name}{perm}").parse().unwrap();
+        let mut receiver = Options::new().receiver(&address).unwrap();
+        let mut child = Child::fork(|_| {
+            become_nobody();
+            let place = SocketAddr::from_abstract_name(&name).unwrap();
+            let mut stream = UnixStream::connect_addr(&place).unwrap();
+            let _ = stream.write_all(&[b'x'; 64]);
+            // Until it is hung up on, for one reason or the other.
+            let _ = stream.read(&mut [0; 64]);
+        });
+        let mut malformed = 0;
+        while common::runs(&child) {
+            match receiver.recv_timeout(Duration::from_millis(20)).err() {
+                Some(ringway::RecvError::Timeout) => {}
+                Some(ringway::RecvError::Malformed) => malformed += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        child.expect_success();
+        assert_eq!(malformed, u32::from(is_admitted), "{address}");
+    }
+}
