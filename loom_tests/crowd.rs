@@ -6,23 +6,42 @@ use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 use ringway::wait::crowd::{Bells, Crowd};
+use ringway::wait::manner::{How, Manner};
 
 /// One waiter's bell, and its sleep on it: compares and falls asleep in one step, as the kernel does.
 struct Bell {
     epoch: AtomicU32,
+    manner: AtomicU32,
     queue: Mutex<()>,
-    woken: Condvar,
+    by_strategy: Condvar,
+    otherwise: Condvar,
 }
 
 impl Bell {
     fn new() -> Self {
-        Self { epoch: AtomicU32::new(0), queue: Mutex::new(()), woken: Condvar::new() }
+        let word = || AtomicU32::new(0);
+        let (by_strategy, otherwise) = (Condvar::new(), Condvar::new());
+        Self { epoch: word(), manner: word(), queue: Mutex::new(()), by_strategy, otherwise }
+    }
+
+    /// Who sleeps in one manner is woken in that manner only.
+    fn woken(&self, manner: Manner) -> &Condvar {
+        if manner.how() == How::Strategy { &self.by_strategy } else { &self.otherwise }
+    }
+
+    fn sleep(&self, expected: u32, manner: Manner) {
+        let queue = self.queue.lock().unwrap();
+        if self.epoch.load(Ordering::Relaxed) == expected {
+            drop(self.woken(manner).wait(queue).unwrap());
+        }
     }
 }
 
 struct Shared {
     /// Messages that were published and not taken.
     messages: AtomicU32,
+    /// That somebody came or went.
+    news: AtomicU32,
     waiters: AtomicU64,
     bells: Vec<Bell>,
 }
@@ -32,17 +51,21 @@ impl Bells for &Shared {
         &self.bells[waiter as usize].epoch
     }
 
-    fn wake(&self, waiter: u32) {
+    fn manner(&self, waiter: u32) -> &AtomicU32 {
+        &self.bells[waiter as usize].manner
+    }
+
+    fn wake(&self, waiter: u32, manner: Manner) {
         let bell = &self.bells[waiter as usize];
         let _queue = bell.queue.lock().unwrap();
-        bell.woken.notify_one();
+        bell.woken(manner).notify_one();
     }
 }
 
 impl Shared {
     fn new(waiters: usize) -> Arc<Self> {
         let bells = (0..waiters).map(|_| Bell::new()).collect();
-        Arc::new(Self { messages: AtomicU32::new(0), waiters: AtomicU64::new(0), bells })
+        Arc::new(Self { messages: AtomicU32::new(0), news: AtomicU32::new(0), waiters: AtomicU64::new(0), bells })
     }
 
     fn crowd(&self) -> Crowd<'_> {
@@ -60,17 +83,17 @@ impl Shared {
 
     /// As a consumer does it, without slices: nothing but a wake ends a sleep.
     fn receive(&self, waiter: u32) {
+        self.receive_by(waiter, Manner::STRATEGY);
+    }
+
+    fn receive_by(&self, waiter: u32, manner: Manner) {
         let mut announced = false;
         while !self.take() {
             announced = true;
-            let epoch = self.crowd().announce(waiter, self);
+            let epoch = self.crowd().announce(waiter, self, manner);
             let found = self.take();
-            let bell = &self.bells[waiter as usize];
             if !found {
-                let queue = bell.queue.lock().unwrap();
-                if bell.epoch.load(Ordering::Relaxed) == epoch {
-                    drop(bell.woken.wait(queue).unwrap());
-                }
+                self.bells[waiter as usize].sleep(epoch, manner);
             }
             self.crowd().retract(waiter);
             if found {
@@ -86,10 +109,16 @@ impl Shared {
 /// Three threads with two locks are too many for loom without a bound: here at most this many switches are forced where a
 /// thread could have gone on, enough for each of the three to be interrupted once.
 const PREEMPTIONS: usize = 3;
+/// Two threads finish without a bound in ten minutes; with this one, which lets each be interrupted twice, in seconds.
+const PREEMPTIONS_OF_TWO: usize = 4;
 
 fn bounded(model: impl Fn() + Send + Sync + 'static) {
+    bounded_by(PREEMPTIONS, model);
+}
+
+fn bounded_by(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(PREEMPTIONS);
+    builder.preemption_bound = Some(preemptions);
     builder.check(model);
 }
 
@@ -113,7 +142,7 @@ fn each_gets_one(publications: &'static [u32]) {
 
 #[test]
 fn no_wake_up_is_lost_by_one_of_a_crowd() {
-    loom::model(|| {
+    bounded_by(PREEMPTIONS_OF_TWO, || {
         let shared = Shared::new(1);
         let notifier = {
             let shared = Arc::clone(&shared);
@@ -169,5 +198,44 @@ fn all_are_woken() {
         shared.receive(0);
         other.join().unwrap();
         notifier.join().unwrap();
+    });
+}
+
+#[test]
+fn a_notifier_without_a_fence_spends_no_wake_up_in_the_wrong_manner() {
+    loom::model(|| {
+        let shared = Shared::new(1);
+        let notifier = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                shared.messages.fetch_add(1, Ordering::Release);
+                shared.crowd().notify_fenced(&*shared);
+                shared.crowd().notify(&*shared);
+            })
+        };
+        shared.receive_by(0, Manner::doorbell(3));
+        notifier.join().unwrap();
+    });
+}
+
+#[test]
+fn one_who_is_watched_hears_the_news_without_having_announced_a_wait() {
+    loom::model(|| {
+        let shared = Shared::new(1);
+        let teller = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                shared.news.store(1, Ordering::Release);
+                shared.crowd().tell(0..1, &*shared);
+            })
+        };
+        let epoch = shared.crowd().watch(0, &*shared, Manner::FUTEX);
+        if shared.news.load(Ordering::Acquire) == 0 {
+            shared.bells[0].sleep(epoch, Manner::FUTEX);
+            // As `Hold` does, to find out that it moved on.
+            assert_ne!(shared.bells[0].epoch.load(Ordering::Acquire), epoch);
+        }
+        assert_eq!(shared.news.load(Ordering::Acquire), 1);
+        teller.join().unwrap();
     });
 }

@@ -66,6 +66,19 @@
 //! the locks of a log, signals at the limit of pending ones); opening a sender waits for a receiver, see [`Options::connect`]; and
 //! dropping a sender waits for a second at most to hand over what is left.
 //!
+//! # Waiting for many things
+//! A [`WaitSet`] waits in one thread for any number of endpoints, foreign descriptors and timers: by one futex call where all are rings, by
+//! epoll otherwise. An event loop of your own takes an endpoint's [`Pollable`], a descriptor that is readable when there is something to do. Both
+//! know one rule: receive until [`RecvError::Empty`], send until [`SendError::Full`], and only then wait. Peers that come, leave or die
+//! are told there, too; [`Receiver::peer_event`] says what it was. Rings made with [`Wait::Spin`] can't be waited for like that.
+//!
+//! # Features
+//! None is on unless asked for.
+//!
+//! - `tokio`: `ringway::tokio`, with endpoints for tasks: `recv().await`, `reserve(len).await`, streams and sinks.
+//! - `async-io`: `ringway::async_io`, the same for async-io, smol's part that waits.
+//! - `async`: what both have in common, `ringway::future`, for any other runtime.
+//!
 //! # Memory ordering
 //! A message is published before the call that sends it returns, with release ordering, and received with acquire ordering:
 //! what the sender did before is visible to the receiver after. Only batches are published later, all at once. Whoever is told
@@ -98,6 +111,8 @@
 mod channel;
 #[cfg(not(ringway_loom))]
 pub mod error;
+#[cfg(all(feature = "async", not(ringway_loom)))]
+pub mod future;
 #[cfg(not(ringway_loom))]
 mod layout;
 #[cfg(not(ringway_loom))]
@@ -122,15 +137,21 @@ pub mod wait;
 
 #[cfg(not(ringway_loom))]
 pub use channel::{
-    Framing, Lanes, Options, ParseFramingError, Peer, PeerState, Positions, Profile, Recovery, RecvError, Report,
-    SendError, Takeover, inspect, mpmc, recover, spsc,
+    Framing, Lanes, Options, ParseFramingError, Peer, PeerEvent, PeerState, Positions, Profile, Recovery, RecvError,
+    Report, SendError, Takeover, inspect, mpmc, recover, spsc,
 };
 #[cfg(not(ringway_loom))]
 pub use error::{Error, ErrorKind, Result};
+#[cfg(all(feature = "async-io", not(ringway_loom)))]
+pub use future::async_io;
+#[cfg(all(feature = "tokio", not(ringway_loom)))]
+pub use future::tokio;
 #[cfg(not(ringway_loom))]
 pub use layout::{ParseRingError, ParseWaitError, Ring, Wait};
 #[cfg(not(ringway_loom))]
 pub use transport::{Address, Receiver, Sender};
+#[cfg(not(ringway_loom))]
+pub use wait::{Event, Events, Interest, Pollable, WaitSet, Waitable, Waker};
 
 /// Keeps the README's code working.
 #[cfg(doctest)]

@@ -165,7 +165,10 @@ fn errors_say_what_is_wrong_and_what_is_allowed() {
         ("shm:///a?producers=65", "producers=65 is not a number from 1 to 64"),
         ("shm:///a?max_deliveries=16", "max_deliveries=16 is not a number from 1 to 15"),
         ("shm:///a?producers=+1", "producers=+1 is not a number from 1 to 64"),
-        ("shm:///a?wait=nap", "wait: \"nap\" is not a way to wait; allowed are spin, futex and sem"),
+        (
+            "shm:///a?wait=nap",
+            "wait: \"nap\" is not a way to wait; allowed are spin, futex, sem, named-sem, sysv-sem, eventfd, fifo",
+        ),
         ("shm:///a?perm=0800", "perm=0800 is not an octal number of at most 0777"),
         ("shm:///a?perm=01000", "perm=01000 is not an octal number of at most 0777"),
         ("shm:///a?perm=+600", "perm=+600 is not an octal number of at most 0777"),

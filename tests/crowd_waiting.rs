@@ -9,11 +9,10 @@ use common::payload::number;
 use common::sleep::{all_asleep, assert_wakes, lost_wake_ups, rest, used};
 use common::{Child, KINDS, Kind, PATIENCE, Scratch, alone, runs};
 use ringway::mpmc::{Consumer, Producer};
-use ringway::{Options, RecvError, SendError, Takeover, Wait, recover};
+use ringway::{Options, RecvError, SendError, Takeover, recover};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-const SLEEPING: [Wait; 2] = [Wait::Futex, Wait::Semaphore];
 const SMALL: &str = "capacity=4KiB&max_message=64&producers=4";
 
 /// Sleeps at once when there is nothing to do.
@@ -51,7 +50,7 @@ fn fill(producer: &mut Producer) -> usize {
 fn any_producer_wakes_a_sleeping_consumer() {
     let _alone = alone();
     for kind in KINDS {
-        for wait in SLEEPING {
+        for &wait in kind.sleeping() {
             let scratch = Scratch::many(kind, &format!("{SMALL}&wait={wait}"));
             let mut producers: Vec<_> = (0..4).map(|_| sleepy_producer(&scratch)).collect();
             let mut child = receiving(&scratch);
@@ -71,7 +70,7 @@ fn any_producer_wakes_a_sleeping_consumer() {
 fn a_release_wakes_a_producer_whose_lane_is_full() {
     let _alone = alone();
     for kind in KINDS {
-        for wait in SLEEPING {
+        for &wait in kind.sleeping() {
             let scratch = Scratch::many(kind, &format!("{SMALL}&wait={wait}"));
             let mut consumer = sleepy_consumer(&scratch);
             let mut children: Vec<Child> = (0..2)
@@ -117,7 +116,7 @@ fn a_release_wakes_a_producer_whose_lane_is_full() {
 fn recovery_wakes_those_for_whom_it_found_something() {
     let _alone = alone();
     for kind in [Kind::Shm, Kind::SysV, Kind::File] {
-        for wait in SLEEPING {
+        for &wait in kind.sleeping() {
             for takeover in [Takeover::Redeliver, Takeover::Drop] {
                 let scratch = Scratch::many(kind, &format!("{SMALL}&wait={wait}&max_deliveries=15"));
                 let mut first = 0;
@@ -169,9 +168,11 @@ fn recovery_wakes_those_for_whom_it_found_something() {
 fn sleepers_of_many_lose_no_wake_up() {
     let _alone = alone();
     const ROUNDS: u64 = 4_000;
-    for wait in SLEEPING {
-        let there = Scratch::many(Kind::Shm, &format!("{SMALL}&wait={wait}&persist=yes"));
-        let back = Scratch::many(Kind::Shm, &format!("{SMALL}&wait={wait}&persist=yes"));
+    for (kind, wait) in Kind::of_each_way() {
+        let there = Scratch::many(kind, &format!("{SMALL}&wait={wait}"));
+        let back = Scratch::many(kind, &format!("{SMALL}&wait={wait}"));
+        // Children find anonymous rings only while somebody has them.
+        let _held = (sleepy_consumer(&there), sleepy_consumer(&back));
         // Publishes several at once, which wakes one, who must wake the others as long as there is more.
         let leader = Child::fork(|_| {
             let (mut producer, consumer) = (sleepy_producer(&there), sleepy_consumer(&back));
@@ -211,8 +212,8 @@ fn sleepers_of_many_lose_no_wake_up() {
 #[test]
 fn each_of_several_sleepers_gets_work() {
     let _alone = alone();
-    for wait in SLEEPING {
-        let scratch = Scratch::many(Kind::Shm, &format!("{SMALL}&wait={wait}"));
+    for (kind, wait) in Kind::of_each_way() {
+        let scratch = Scratch::many(kind, &format!("{SMALL}&wait={wait}"));
         let (mut producer, board) = (sleepy_producer(&scratch), Board::new());
         for round in 1..=20 {
             // Each takes one message and then no more.
@@ -251,8 +252,9 @@ fn each_of_several_sleepers_gets_work() {
 fn a_lane_that_is_full_and_empty_by_turns_loses_no_wake_up() {
     let _alone = alone();
     const EACH: u32 = 60_000;
-    for wait in SLEEPING {
-        let scratch = Scratch::many(Kind::Shm, &format!("{SMALL}&wait={wait}&persist=yes"));
+    for (kind, wait) in Kind::of_each_way() {
+        let scratch = Scratch::many(kind, &format!("{SMALL}&wait={wait}"));
+        let _held = sleepy_consumer(&scratch);
         let senders = [0, 1].map(|_| {
             Child::fork(|_| {
                 let mut sender = sleepy().sender(&scratch.address).unwrap();
@@ -283,8 +285,8 @@ fn a_message_wakes_one_of_those_who_sleep() {
     let _alone = alone();
     const MESSAGES: u64 = 200;
     const SLEEPERS: u64 = 8;
-    for wait in SLEEPING {
-        let scratch = Scratch::many(Kind::Shm, &format!("{SMALL}&wait={wait}"));
+    for (kind, wait) in Kind::of_each_way() {
+        let scratch = Scratch::many(kind, &format!("{SMALL}&wait={wait}"));
         let mut producer = sleepy_producer(&scratch);
         let done = Board::new();
         let sleepers: Vec<Child> = (0..SLEEPERS)
@@ -321,7 +323,7 @@ fn idle_members_take_next_to_no_processor_time() {
     let second = Duration::from_secs(1);
     let mut cases = Vec::new();
     for kind in KINDS {
-        for wait in SLEEPING {
+        for &wait in kind.sleeping() {
             let scratch = Scratch::many(kind, &format!("{SMALL}&wait={wait}"));
             let keep = (scratch.sender(), scratch.receiver());
             let mut idle: Vec<Child> = (0..3)
@@ -342,8 +344,8 @@ fn idle_members_take_next_to_no_processor_time() {
         idle.iter_mut().for_each(Child::expect_success);
     }
     // Nor do those whose lanes are full.
-    for wait in SLEEPING {
-        let scratch = Scratch::many(Kind::Shm, &format!("{SMALL}&wait={wait}"));
+    for (kind, wait) in Kind::of_each_way() {
+        let scratch = Scratch::many(kind, &format!("{SMALL}&wait={wait}"));
         let _keep = scratch.receiver();
         let mut idle = [0, 1].map(|_| {
             Child::fork(|_| {

@@ -179,3 +179,23 @@ fn request_reply() {
         assert_eq!(lines, expected);
     }
 }
+
+/// Whatever comes first.
+#[test]
+fn wait_set() {
+    let _alone = alone();
+    let begun = Instant::now();
+    let running = Running::start(&mut example("wait_set"));
+    let pid = running.0.id();
+    let _places =
+        ["orders", "news"].map(|name| Place { directory: PathBuf::new(), address: format!("shm:///{name}-{pid}") });
+    let said = running.finish(begun);
+    assert!(said.status.success(), "{said:?}");
+    let lines: Vec<_> = std::str::from_utf8(&said.stdout).unwrap().lines().collect();
+    for name in ["orders", "news"] {
+        let messages: Vec<_> = lines.iter().filter(|line| line.contains(&format!("{name}-{pid}"))).collect();
+        assert!(messages.len() == 3 && (0..3).all(|i| messages[i].starts_with(&format!("message {i} "))), "{lines:?}");
+    }
+    assert!(lines.contains(&"the socket says good bye"), "{lines:?}");
+    assert_eq!(lines.last(), Some(&"all are gone"));
+}

@@ -84,7 +84,7 @@ fn every_field_of_the_header_is_checked() {
         broken[at..at + bytes].copy_from_slice(&value.to_le_bytes()[..bytes]);
         use_all(&broken).err().unwrap_or_else(|| panic!("{value:#x} at {at} was let through"))
     };
-    use ErrorKind::{Damaged, NewerVersion, NotARing};
+    use ErrorKind::{Damaged, InvalidInput, NewerVersion, NotARing};
     // Offset, bytes, a value, what it is.
     for (at, bytes, value, kind) in [
         (0, 8, 0, NotARing),
@@ -98,8 +98,14 @@ fn every_field_of_the_header_is_checked() {
         (32, 8, u64::MAX, Damaged),
         (40, 4, 2, Damaged),
         (40, 4, 3, NewerVersion),
-        (44, 4, 3, NewerVersion),
+        (44, 4, 7, NewerVersion),
         (44, 4, 2, Damaged),
+        (44, 4, 3, Damaged),
+        (44, 4, 4, Damaged),
+        // Eventfds, which nobody could find by a name.
+        (44, 4, 5, InvalidInput),
+        (44, 4, 6, Damaged),
+        (52, 4, 2, Damaged),
         (56, 4, 0, Damaged),
         (56, 4, 2, Damaged),
         (64, 8, 0, Damaged),

@@ -3,11 +3,9 @@
 mod common;
 
 use common::sleep::{lost_wake_ups, used};
-use common::{Child, KINDS, Kind, PATIENCE, Scratch, alone};
+use common::{Child, Gate, KINDS, Kind, PATIENCE, Scratch, alone};
 use ringway::{Options, RecvError, SendError, Wait};
 use std::time::Duration;
-
-const SLEEPING: [Wait; 2] = [Wait::Futex, Wait::Semaphore];
 
 #[test]
 fn a_second_of_waiting_takes_next_to_no_processor_time() {
@@ -17,7 +15,7 @@ fn a_second_of_waiting_takes_next_to_no_processor_time() {
     // All at once, each in a process of its own.
     let mut cases = Vec::new();
     for kind in KINDS {
-        for wait in SLEEPING {
+        for &wait in kind.sleeping() {
             let scratch = Scratch::with(kind, &format!("capacity=4KiB&wait={wait}"));
             let ends = (scratch.sender(), scratch.receiver());
             drop(ends.1);
@@ -47,13 +45,19 @@ fn a_second_of_waiting_takes_next_to_no_processor_time() {
     }
 }
 
+/// Of a ring that stays when nobody has it, unless it can't have a name.
+fn lasting(kind: Kind, wait: Wait) -> String {
+    let persist = if kind == Kind::Anon { "" } else { "&persist=yes" };
+    format!("capacity=4KiB&wait={wait}{persist}")
+}
+
 #[test]
 fn a_ping_pong_of_sleepers_loses_no_wake_up() {
     let _alone = alone();
     const ROUNDS: u32 = 100_000;
-    for wait in SLEEPING {
-        let there = Scratch::with(Kind::Shm, &format!("capacity=4KiB&wait={wait}&persist=yes"));
-        let back = Scratch::with(Kind::Shm, &format!("capacity=4KiB&wait={wait}&persist=yes"));
+    for (kind, wait) in Kind::of_each_way() {
+        let there = Scratch::with(kind, &lasting(kind, wait));
+        let back = Scratch::with(kind, &lasting(kind, wait));
         let options = Options::new().spin(Duration::ZERO).keep_open(true);
         let play = |send: &Scratch, recv: &Scratch, serves: bool| {
             let mut sender = options.sender(&send.address).unwrap();
@@ -68,8 +72,18 @@ fn a_ping_pong_of_sleepers_loses_no_wake_up() {
                 }
             }
         };
-        let mut one = Child::fork(|_| play(&there, &back, true));
-        let mut other = Child::fork(|_| play(&back, &there, false));
+        // Children find anonymous rings only while somebody has them.
+        let (held, gate) = ((there.sender(), back.sender()), Gate::new());
+        let mut one = Child::fork(|_| {
+            gate.pass();
+            play(&there, &back, true);
+        });
+        let mut other = Child::fork(|_| {
+            gate.pass();
+            play(&back, &there, false);
+        });
+        drop(held);
+        gate.open(2);
         let lost = lost_wake_ups(&[&one, &other]);
         one.expect_success();
         other.expect_success();
@@ -81,10 +95,12 @@ fn a_ping_pong_of_sleepers_loses_no_wake_up() {
 fn a_full_and_empty_ring_of_sleepers_loses_no_wake_up() {
     let _alone = alone();
     const MESSAGES: u32 = 400_000;
-    for wait in SLEEPING {
-        let scratch = Scratch::with(Kind::Shm, &format!("capacity=4KiB&wait={wait}&persist=yes"));
+    for (kind, wait) in Kind::of_each_way() {
+        let scratch = Scratch::with(kind, &lasting(kind, wait));
         let options = Options::new().spin(Duration::ZERO).keep_open(true);
+        let (held, gate) = (scratch.sender(), Gate::new());
         let mut sends = Child::fork(|_| {
+            gate.pass();
             let mut sender = options.sender(&scratch.address).unwrap();
             for number in 0..MESSAGES {
                 // So long that a few fill the ring.
@@ -99,6 +115,8 @@ fn a_full_and_empty_ring_of_sleepers_loses_no_wake_up() {
                 assert_eq!(receiver.recv_timeout(PATIENCE).unwrap()[..4], number.to_le_bytes());
             }
         });
+        drop(held);
+        gate.open(1);
         let lost = lost_wake_ups(&[&sends, &receives]);
         sends.expect_success();
         receives.expect_success();

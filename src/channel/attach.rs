@@ -14,9 +14,9 @@ use crate::ring::Violation;
 use crate::ring::spsc::{Reader, Resume, Writer};
 use crate::segment::{Name, Segment};
 use crate::sys::process::ProcessId;
-use crate::sys::semaphore;
+use crate::sys::{random, semaphore};
 use crate::units::ByteSize;
-use crate::wait::Backoff;
+use crate::wait::{Backoff, Belfry, unfit};
 
 /// How often to open a segment that others remove each time after it was opened.
 const ATTEMPTS: usize = 1000;
@@ -59,7 +59,11 @@ pub(crate) fn make(
     create: impl FnOnce(usize, &dyn Fn(NonNull<u8>)) -> Result<Segment>,
 ) -> Result<Segment> {
     let geometry = wanted(options, false, what)?;
-    create(geometry.total() as usize, &|base| format(base, &geometry))
+    if !geometry.wait.goes_with(false) {
+        return Err(unfit(geometry.wait, false, what));
+    }
+    let segment = create(geometry.total() as usize, &|base| format(base, &geometry))?;
+    if geometry.wait == Wait::Eventfd { segment.with_events(geometry.members()) } else { Ok(segment) }
 }
 
 /// Attaches to the ring at `place`, which is created if it has to be and may be.
@@ -100,11 +104,15 @@ fn pair(
     // SAFETY: the layout is that of the segment, which the endpoint holds as long as the view.
     let view = unsafe { View::new(segment.as_ptr(), layout) };
     refuse_poisoned(&view, &segment)?;
+    // SAFETY: as above.
+    let belfry = Arc::new(unsafe { Belfry::new(Arc::clone(&segment), geometry) }?);
     let seat = join(&segment, &view, role, me, geometry.persist)?;
     let behaviour = Behaviour { spin: options.spin, keep_open: options.keep_open };
-    let ring = (layout.bounds, geometry.wait, geometry.persist);
+    let ring = (layout.bounds, geometry.persist, geometry.id);
     // SAFETY: the view is of this segment and geometry.
-    let end = unsafe { spsc::Endpoint::new(segment, view, ring, role, seat, behaviour) };
+    let end = unsafe { spsc::Endpoint::new(segment, view, ring, Arc::clone(&belfry), role, seat, behaviour) };
+    belfry.hang(role as u32)?;
+    end.tell_peer();
     let longest = match options.profile {
         Profile::Throughput => LONGEST_PAUSE,
         Profile::Latency => 1,
@@ -196,6 +204,9 @@ fn enter(name: &Name, options: &Options) -> Result<Segment> {
         Err(e) if options.existence == Existence::OpenOrCreate => return Segment::open(name).map_err(|_| e),
         Err(e) => return Err(e),
     };
+    if !geometry.wait.goes_with(true) {
+        return Err(unfit(geometry.wait, true, name));
+    }
     let (bytes, perm) = (geometry.total() as usize, options.perm.unwrap_or(0o600));
     let locks = locks_of(&geometry.form);
     let init = |base| format(base, &geometry);
@@ -230,7 +241,10 @@ fn wanted(options: &Options, persist: bool, what: &dyn std::fmt::Display) -> Res
     };
     let (wait, persist) = (options.wait.unwrap_or_default(), options.persist.unwrap_or(persist));
     match form {
-        Some(form) => Ok(Geometry::new(form, wait, persist)),
+        Some(form) => {
+            let id = random::number().map_err(|e| Error::os(e, "draw a random number for", what))?;
+            Ok(Geometry::new(form, wait, persist, id))
+        }
         None => {
             let message =
                 options.max_message.map_or(String::new(), |max| format!(" for messages of {}", ByteSize(max)));
@@ -253,17 +267,10 @@ fn format(base: NonNull<u8>, geometry: &Geometry) {
     if geometry.wait != Wait::Semaphore {
         return;
     }
-    match &geometry.form {
-        Form::Spsc(layout) => {
-            // SAFETY: the memory has the layout's size.
-            let view = unsafe { View::new(base, layout) };
-            for role in [Role::Producer, Role::Consumer] {
-                // SAFETY: mapped, aligned and nobody's yet. It can only fail for a value above the maximum; this one is 0.
-                let _ = unsafe { semaphore::init(view.semaphore(role as usize)) };
-            }
-        }
-        // SAFETY: as above.
-        Form::Mpmc(layout) => unsafe { mpmc::format(base, layout) },
+    for member in 0..geometry.members() {
+        let offset = geometry.semaphore(member) as usize;
+        // SAFETY: mapped, aligned and nobody's yet. It can only fail for a value above the maximum; this one is 0.
+        let _ = unsafe { semaphore::init(base.byte_add(offset).cast().as_ptr()) };
     }
 }
 

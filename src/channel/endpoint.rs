@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::outcome::{RecvError, SendError};
+use super::outcome::{PeerEvent, RecvError, SendError};
+use crate::error::{Error, ErrorKind};
+use crate::segment::Segment;
 use crate::sys::{clock, fork};
 use crate::wait::{Look, SLICE};
 
@@ -74,6 +76,33 @@ pub(super) enum Gone {
     Died,
 }
 
+/// How many peers have come, left and died.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Heard {
+    pub(super) joined: u64,
+    pub(super) left: u64,
+    pub(super) died: u64,
+}
+
+impl Heard {
+    /// What comes next on the way to what is so now.
+    pub(super) fn next(&mut self, now: Self) -> Option<PeerEvent> {
+        let is_there = self.joined > self.left + self.died;
+        if is_there && self.died < now.died {
+            self.died += 1;
+            Some(PeerEvent::Died)
+        } else if is_there && self.left < now.left {
+            self.left += 1;
+            Some(PeerEvent::Left)
+        } else if self.joined < now.joined {
+            self.joined += 1;
+            Some(PeerEvent::Joined)
+        } else {
+            None
+        }
+    }
+}
+
 /// The settings of an endpoint that are not the ring's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Behaviour {
@@ -107,6 +136,12 @@ impl Stuck {
     }
 }
 
+/// Nobody who waits for several things at once can wait for an endpoint of that ring.
+pub(super) fn unwatchable(segment: &Segment) -> Error {
+    Error::new(ErrorKind::InvalidInput, "wait along with other things for", segment)
+        .advise("it was made with wait=spin: its peers wake nobody; make it with another way to wait")
+}
+
 /// The monotonic time `timeout` from now.
 pub(crate) fn deadline_in(timeout: Duration) -> Duration {
     clock::now().saturating_add(timeout)
@@ -115,4 +150,19 @@ pub(crate) fn deadline_in(timeout: Duration) -> Duration {
 /// The monotonic time of `deadline`.
 pub(crate) fn deadline_at(deadline: Instant) -> Duration {
     deadline_in(deadline.saturating_duration_since(Instant::now()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_missed_is_told_in_an_order_that_can_have_been() {
+        let mut heard = Heard { joined: 3, left: 1, died: 2 };
+        let now = Heard { joined: 6, left: 2, died: 3 };
+        let told: Vec<PeerEvent> = std::iter::from_fn(|| heard.next(now)).collect();
+        use PeerEvent::{Died, Joined, Left};
+        assert_eq!(told, [Joined, Died, Joined, Left, Joined]);
+        assert_eq!(heard, now);
+    }
 }

@@ -15,6 +15,6 @@ pub(crate) use endpoint::{Owner, deadline_at, deadline_in};
 pub use framing::{Framing, ParseFramingError};
 pub(crate) use options::Existence;
 pub use options::{Options, Profile, Takeover};
-pub use outcome::{RecvError, SendError};
+pub use outcome::{PeerEvent, RecvError, SendError};
 pub use recover::{Recovery, recover};
 pub use report::{Lanes, Peer, PeerState, Positions, Report, inspect};

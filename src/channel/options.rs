@@ -135,7 +135,8 @@ impl Options {
         self
     }
 
-    /// How the sides wait for each other.
+    /// How the sides wait for each other: [`Wait::Futex`] unless said. Some ways need a ring with a name, and [`Wait::Eventfd`] one without;
+    /// another one is refused when the ring is made.
     pub fn wait(mut self, wait: Wait) -> Self {
         self.wait = Some(wait);
         self
@@ -199,8 +200,8 @@ impl Options {
         self
     }
 
-    /// How long this endpoint spins before it sleeps; 20 µs unless said, about what sleeping and waking across cores
-    /// cost. It never spins where there is one core. Without effect with [`Wait::Spin`]. Where the kernel carries messages, it
+    /// How long this endpoint spins at most before it sleeps; 20 µs unless said, about what sleeping and waking across cores
+    /// cost. After waits that took longer it spins shorter, down to a sixteenth. It never spins where there is one core. Without effect with [`Wait::Spin`]. Where the kernel carries messages, it
     /// tries again for so long before it sleeps in `poll`.
     pub fn spin(mut self, spin: Duration) -> Self {
         self.spin = spin;

@@ -105,5 +105,17 @@ impl fmt::Display for RecvError {
     }
 }
 
+/// What has become of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PeerEvent {
+    /// It is there.
+    Joined,
+    /// It has left in good order.
+    Left,
+    /// It has died.
+    Died,
+}
+
 impl error::Error for SendError {}
 impl error::Error for RecvError {}

@@ -1,11 +1,14 @@
 //! Recovering a ring without taking part in it.
 
+use std::sync::Arc;
+
 use super::attach::open;
 use super::mpmc::wake_everybody;
 use crate::error::Result;
 use crate::layout::{Form, MpmcView};
 use crate::liveness::Crew;
 use crate::segment::{Name, Segment};
+use crate::wait::Belfry;
 
 /// What a recovery did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,14 +30,18 @@ pub struct Recovery {
 /// # Errors
 /// As [`inspect`](super::inspect), and when the kernel won't tell who is dead.
 pub fn recover(name: &Name) -> Result<Recovery> {
-    let segment = Segment::open(name)?;
+    let segment = Arc::new(Segment::open(name)?);
     let geometry = open(&segment)?;
     let Form::Mpmc(layout) = &geometry.form else { return Ok(Recovery::default()) };
     // SAFETY: the layout is the segment's, which outlives the view.
     let view = unsafe { MpmcView::new(segment.as_ptr(), layout) };
     let recovery = Crew::new(&view, layout.max_deliveries).recover(&segment.locks()?, None)?;
     if recovery.deaths > 0 {
-        wake_everybody(&view, geometry.wait);
+        // SAFETY: the geometry is the segment's; the belfry lives as long as the sleeper is used.
+        unsafe {
+            let belfry = Belfry::new(Arc::clone(&segment), &geometry)?;
+            wake_everybody(&view, belfry.sleeper(0));
+        }
     }
     Ok(Recovery { deaths: recovery.deaths, redelivered: recovery.requeued, dropped: recovery.dropped })
 }

@@ -183,8 +183,9 @@ impl Report {
     fn look_at_pair(&mut self, segment: &Segment, layout: &SpscLayout, locks: &Locks) {
         // SAFETY: the layout is the segment's, which outlives the view; of it only loads are made.
         let view = unsafe { View::new(segment.as_ptr(), layout) };
-        let holder =
-            |role: Role, side: &Side| vec![peer(&role.chair(&view), locks, side.waiter.0.load(Ordering::Relaxed) != 0)];
+        let holder = |role: Role, side: &Side| {
+            vec![peer(&role.chair(&view), locks, side.sleep.0.waiter.load(Ordering::Relaxed) != 0)]
+        };
         self.producers = holder(Role::Producer, view.producer());
         self.consumers = holder(Role::Consumer, view.consumer());
         let poisoned = |side: &Side| side.poisoned.0.load(Ordering::Relaxed) != 0;

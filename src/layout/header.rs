@@ -2,8 +2,9 @@
 
 use std::ptr::NonNull;
 
-use super::{MpmcLayout, PAGE, Ring, SpscLayout, Wait};
-use crate::segment::READY_OFFSET;
+use super::{MpmcLayout, PAGE, Ring, SEMAPHORE, SpscLayout, Wait};
+use crate::ring::mpmc::{MAX_CONSUMERS, MAX_PRODUCERS};
+use crate::segment::{COUNT_OFFSET, ID_OFFSET, KIND_OFFSET, MOST_OBJECTS, Objects, READY_OFFSET};
 use crate::sys::copy::copy_racing;
 
 const MAGIC: [u8; 8] = *b"RINGWAY\0";
@@ -14,9 +15,17 @@ const PERSIST: u32 = 1;
 pub(crate) struct Features;
 
 impl Features {
-    /// The segment holds glibc semaphores, whose layout is glibc's own.
-    pub(crate) const GLIBC_SEMAPHORE: u64 = 1;
+    /// Waiting takes glibc semaphores, whose layout is glibc's own: in the segment, or with names.
+    const GLIBC_SEMAPHORE: u64 = 1;
     const KNOWN: u64 = Self::GLIBC_SEMAPHORE;
+
+    /// What a wait strategy takes.
+    fn of(wait: Wait) -> u64 {
+        match wait {
+            Wait::Semaphore | Wait::NamedSemaphore => Self::GLIBC_SEMAPHORE,
+            _ => 0,
+        }
+    }
 }
 
 /// The header's bytes, little-endian.
@@ -32,7 +41,8 @@ pub(super) struct Header {
     ring: u32,
     wait: u32,
     flags: u32,
-    reserved_52: u32,
+    /// How many named objects may go with it, on which its members sleep.
+    objects: u32,
     /// Set last, by the segment layer.
     ready: u32,
     reserved_60: u32,
@@ -42,7 +52,8 @@ pub(super) struct Header {
     pub(super) parts: [u64; 4],
     /// Nanoseconds since the Unix epoch.
     created: u64,
-    reserved_120: u64,
+    /// A random number of this ring's; 0 of those made before there was one.
+    id: u64,
     /// Only of a ring with lanes; else its bytes are not the header's.
     pub(super) lanes: LanesHeader,
 }
@@ -67,7 +78,11 @@ const LANES_HEADER_BYTES: u64 = size_of::<Header>() as u64;
 static_assertions::const_assert_eq!(HEADER_BYTES, 128);
 static_assertions::const_assert_eq!(LANES_HEADER_BYTES, 256);
 static_assertions::const_assert!(LANES_HEADER_BYTES <= PAGE);
+static_assertions::const_assert!(MAX_PRODUCERS + MAX_CONSUMERS <= MOST_OBJECTS);
 static_assertions::const_assert_eq!(std::mem::offset_of!(Header, ready), READY_OFFSET);
+static_assertions::const_assert_eq!(std::mem::offset_of!(Header, wait), KIND_OFFSET);
+static_assertions::const_assert_eq!(std::mem::offset_of!(Header, objects), COUNT_OFFSET);
+static_assertions::const_assert_eq!(std::mem::offset_of!(Header, id), ID_OFFSET);
 static_assertions::const_assert_eq!(std::mem::offset_of!(Header, total), 32);
 static_assertions::const_assert_eq!(std::mem::offset_of!(Header, capacity), 64);
 static_assertions::const_assert_eq!(std::mem::offset_of!(Header, parts), 80);
@@ -85,6 +100,8 @@ pub(crate) struct Geometry {
     pub(crate) persist: bool,
     /// Nanoseconds since the Unix epoch.
     pub(crate) created: u64,
+    /// A random number of this ring's; 0 of those made before there was one.
+    pub(crate) id: u64,
     pub(crate) form: Form,
 }
 
@@ -109,12 +126,36 @@ pub(crate) enum Rejected {
 }
 
 impl Geometry {
-    /// The geometry of a new ring.
-    pub(crate) fn new(form: Form, wait: Wait, persist: bool) -> Self {
+    /// The geometry of a new ring, with a random number of its own.
+    pub(crate) fn new(form: Form, wait: Wait, persist: bool, id: u64) -> Self {
         let created = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
-        Self { wait, persist, created, form }
+        Self { wait, persist, created, id, form }
+    }
+
+    /// How many members it can have, each of whom sleeps by itself.
+    pub(crate) fn members(&self) -> u32 {
+        match &self.form {
+            Form::Spsc(_) => 2,
+            Form::Mpmc(layout) => layout.members(),
+        }
+    }
+
+    /// Where the semaphore of a member lies, on which it sleeps with `wait=sem`: in bytes from the start.
+    pub(crate) fn semaphore(&self, member: u32) -> u64 {
+        assert!(member < self.members());
+        let first = match &self.form {
+            Form::Spsc(layout) => layout.semaphores,
+            Form::Mpmc(layout) => layout.semaphores,
+        };
+        first + u64::from(member) * SEMAPHORE
+    }
+
+    /// The named objects on which they sleep.
+    pub(crate) fn objects(&self) -> Option<Objects> {
+        let kind = self.wait.objects()?;
+        Some(Objects { kind, count: self.members(), id: self.id })
     }
 
     /// The kind of the ring.
@@ -162,20 +203,20 @@ impl Geometry {
             magic: MAGIC,
             version: VERSION,
             header_bytes: header_bytes as u32,
-            incompatible: if self.wait == Wait::Semaphore { Features::GLIBC_SEMAPHORE } else { 0 },
+            incompatible: Features::of(self.wait),
             compatible: 0,
             total: self.total(),
             ring: self.ring().code(),
             wait: self.wait.code(),
             flags: if self.persist { PERSIST } else { 0 },
-            reserved_52: 0,
+            objects: self.objects().map_or(0, |objects| objects.count),
             ready: 0,
             reserved_60: 0,
             capacity: self.capacity(),
             max_message: self.max_message(),
             parts,
             created: self.created,
-            reserved_120: 0,
+            id: self.id,
             lanes: lanes.unwrap_or_default(),
         };
         // SAFETY: the caller's promise; behind the header of a ring without lanes these bytes stay zero.
@@ -212,7 +253,7 @@ impl Geometry {
             return Err(Rejected::NotReady);
         }
         let Some(wait) = Wait::from_code(header.wait) else { return Err(Rejected::Newer) };
-        if (wait == Wait::Semaphore) != (header.incompatible & Features::GLIBC_SEMAPHORE != 0) {
+        if Features::of(wait) != header.incompatible {
             return Err(Rejected::Damaged("the wait strategy and the features disagree"));
         }
         let (form, sizes, least) = match ring {
@@ -237,7 +278,12 @@ impl Geometry {
         if free > header.total || header.total > len {
             return Err(Rejected::Damaged("it is shorter than its header says"));
         }
-        Ok(Self { wait, persist: header.flags & PERSIST != 0, created: header.created, form })
+        let persist = header.flags & PERSIST != 0;
+        let geometry = Self { wait, persist, created: header.created, id: header.id, form };
+        if geometry.objects().map_or(0, |objects| objects.count) != header.objects {
+            return Err(Rejected::Damaged("the wait strategy and the number of objects for it disagree"));
+        }
+        Ok(geometry)
     }
 }
 
@@ -246,7 +292,7 @@ mod tests {
     use super::*;
 
     fn written(form: Form) -> (Header, Geometry) {
-        let geometry = Geometry::new(form, Wait::Semaphore, true);
+        let geometry = Geometry::new(form, Wait::NamedSemaphore, true, 7);
         let mut page = Box::new([0u64; 32]);
         // SAFETY: only the header's 256 bytes are written.
         unsafe { geometry.write(NonNull::from(&mut *page).cast()) };
@@ -291,6 +337,7 @@ mod tests {
             assert_eq!(reject(&|h| h.ready = 0), Rejected::NotReady);
             let damaged = |change: &dyn Fn(&mut Header)| matches!(reject(change), Rejected::Damaged(_));
             assert!(damaged(&|h| h.incompatible = 0));
+            assert!(damaged(&|h| h.objects += 1));
             assert!(damaged(&|h| h.capacity += 1));
             assert!(damaged(&|h| h.max_message = 1 << 40));
             assert!(damaged(&|h| h.parts[1] = h.parts[0]));

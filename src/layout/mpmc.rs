@@ -9,7 +9,6 @@ use crate::primitive::{AtomicU32, AtomicU64};
 use crate::ring::mpmc::{
     Lane, MAX_CONSUMERS, MAX_DELIVERIES, MAX_LENGTH, MAX_POOLS, MAX_PRODUCERS, Place, Pool, Ring, SLOTS, Shape, Slot,
 };
-use crate::sys::semaphore::RawSemaphore;
 
 /// The largest chunk that a slot has for its own, in bytes. Smaller ones are a power of two from 8 on, which share cache lines, or
 /// whole lines.
@@ -60,7 +59,8 @@ pub(crate) struct Member {
 pub(crate) struct Bell {
     /// Moves on with each wake.
     pub(crate) epoch: AtomicU32,
-    reserved_4: u32,
+    /// How its owner wants to be woken.
+    pub(crate) manner: AtomicU32,
     /// Of a producer: 1 while it sleeps, or is about to, for room in its lane.
     pub(crate) waiting: AtomicU64,
 }
@@ -84,7 +84,7 @@ pub(crate) struct MpmcLayout {
     pub(crate) max_deliveries: u32,
     commons: u64,
     members: u64,
-    semaphores: u64,
+    pub(super) semaphores: u64,
     data: u64,
 }
 
@@ -128,6 +128,11 @@ impl MpmcLayout {
         let data = semaphores + semaphores_bytes(lanes);
         let layout = Self { shape, lanes, max_deliveries, commons, members, semaphores, data };
         (layout.capacity() <= LARGEST).then_some(layout)
+    }
+
+    /// How many members there can be.
+    pub(super) fn members(&self) -> u32 {
+        self.lanes + MAX_CONSUMERS
     }
 
     /// Bytes of all chunks.
@@ -268,7 +273,6 @@ impl Plan {
 pub(crate) struct MpmcView {
     commons: NonNull<Commons>,
     members: NonNull<Member>,
-    semaphores: NonNull<RawSemaphore>,
     data: NonNull<u8>,
     plan: Plan,
     shape: Shape,
@@ -293,7 +297,6 @@ impl MpmcView {
         Self {
             commons: part(layout.commons).cast(),
             members: part(layout.members).cast(),
-            semaphores: part(layout.semaphores).cast(),
             data: part(layout.data),
             plan: Plan::new(&layout.shape),
             shape: layout.shape,
@@ -323,13 +326,6 @@ impl MpmcView {
         assert!(number < self.lanes + MAX_CONSUMERS);
         // SAFETY: within the members, aligned, and made of atomics.
         unsafe { self.members.add(number as usize).as_ref() }
-    }
-
-    /// The semaphore on which a member sleeps with `wait=sem`.
-    pub(crate) fn semaphore(&self, number: u32) -> *mut RawSemaphore {
-        assert!(number < self.lanes + MAX_CONSUMERS);
-        // SAFETY: within the semaphores.
-        unsafe { self.semaphores.byte_add(number as usize * SEMAPHORE as usize) }.as_ptr()
     }
 
     /// Where a message of a lane lies. Places come from the ring's algorithm, which has checked them.

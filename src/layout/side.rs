@@ -32,10 +32,20 @@ pub(crate) struct Side {
     pub(crate) cursor: Cursor,
     /// The event on which the other side sleeps: this side notifies.
     pub(crate) epoch: Line<AtomicU32>,
-    /// The announcement of this side's own sleep.
-    pub(crate) waiter: Line<AtomicU32>,
+    /// This side's own sleep.
+    pub(crate) sleep: Line<Sleep>,
     /// Not 0 once this side has seen what no correct peer writes.
     pub(crate) poisoned: Line<AtomicU32>,
+}
+
+/// What a sleeper says to those who wake it.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Sleep {
+    /// Its announcement.
+    pub(crate) waiter: AtomicU32,
+    /// How it wants to be woken.
+    pub(crate) manner: AtomicU32,
 }
 
 /// A word on two cache lines of its own, since some processors fetch lines in pairs.
@@ -55,5 +65,6 @@ static_assertions::const_assert_eq!(std::mem::offset_of!(Side, cursor), 128);
 static_assertions::const_assert_eq!(std::mem::offset_of!(Cursor, taken), 0);
 static_assertions::const_assert_eq!(std::mem::offset_of!(Cursor, released), 8);
 static_assertions::const_assert_eq!(std::mem::offset_of!(Side, epoch), 256);
-static_assertions::const_assert_eq!(std::mem::offset_of!(Side, waiter), 384);
+static_assertions::const_assert_eq!(std::mem::offset_of!(Side, sleep), 384);
+static_assertions::const_assert_eq!(std::mem::offset_of!(Sleep, manner), 4);
 static_assertions::const_assert_eq!(std::mem::offset_of!(Side, poisoned), 512);

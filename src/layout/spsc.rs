@@ -3,11 +3,10 @@
 use std::ptr::NonNull;
 
 use super::header::{Header, Rejected};
-use super::{PAGE, SEMAPHORE, Side};
+use super::{PAGE, Side};
 use crate::primitive::AtomicU64;
 use crate::ring::spsc::{Bounds, Cursor, Words};
 use crate::ring::{MAX_CAPACITY, MIN_CAPACITY, largest_message};
-use crate::sys::semaphore::RawSemaphore;
 
 /// Where the parts of such a segment lie, in bytes from its start. Readers take it from the header, so that later versions can
 /// move them.
@@ -16,7 +15,7 @@ pub(crate) struct SpscLayout {
     pub(crate) bounds: Bounds,
     producer: u64,
     consumer: u64,
-    semaphores: u64,
+    pub(super) semaphores: u64,
     data: u64,
 }
 
@@ -67,7 +66,6 @@ pub(crate) struct View {
     mask: u64,
     producer: NonNull<Side>,
     consumer: NonNull<Side>,
-    semaphores: NonNull<RawSemaphore>,
 }
 
 // SAFETY: a View is pointers to memory that is only accessed atomically, or by asm copies, or by grants that the ring's
@@ -90,7 +88,6 @@ impl View {
             mask: layout.bounds.capacity - 8,
             producer: part(layout.producer).cast(),
             consumer: part(layout.consumer).cast(),
-            semaphores: part(layout.semaphores).cast(),
         }
     }
 
@@ -104,13 +101,6 @@ impl View {
     pub(crate) fn consumer(&self) -> &Side {
         // SAFETY: as above.
         unsafe { self.consumer.as_ref() }
-    }
-
-    /// The semaphores on which the producer (0) and the consumer (1) sleep with `wait=sem`.
-    pub(crate) fn semaphore(&self, index: usize) -> *mut RawSemaphore {
-        debug_assert!(index < 2);
-        // SAFETY: they have a page to themselves, each at its own place.
-        unsafe { self.semaphores.byte_add(index * SEMAPHORE as usize) }.as_ptr()
     }
 
     /// The first byte of the payload of the record at `position`; all of it follows.

@@ -2,6 +2,8 @@
 
 use std::{error, fmt, str::FromStr};
 
+use crate::segment::ObjectKind;
+
 /// How the two sides of a ring wait for each other. Chosen when the ring is created; both sides follow it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -14,12 +16,53 @@ pub enum Wait {
     /// Spin briefly, then sleep on a POSIX semaphore in the segment. For trusted peers only: the C library ends a process
     /// that waits on a semaphore into which somebody has written.
     Semaphore,
+    /// Spin briefly, then sleep on a POSIX semaphore with a name, `/ringway.ID.MEMBER`. Only of rings that have a name themselves.
+    NamedSemaphore,
+    /// Spin briefly, then sleep on a System V semaphore, of a set that all share. Only of rings that have a name.
+    SystemVSemaphore,
+    /// Spin briefly, then sleep in `poll` on an eventfd. Only of rings without a name: those of one process and its children, and those
+    /// that are handed over as a memfd, and the eventfds with them.
+    Eventfd,
+    /// Spin briefly, then sleep in `poll` on a FIFO, `/dev/shm/ringway.ID.MEMBER`. Only of rings that have a name.
+    Fifo,
 }
 
 impl Wait {
     /// Each with its name in addresses and its number in segments.
-    const ALL: [(Self, &str, u32); 3] =
-        [(Self::Spin, "spin", 0), (Self::Futex, "futex", 1), (Self::Semaphore, "sem", 2)];
+    const ALL: [(Self, &str, u32); 7] = [
+        (Self::Spin, "spin", 0),
+        (Self::Futex, "futex", 1),
+        (Self::Semaphore, "sem", 2),
+        (Self::NamedSemaphore, "named-sem", ObjectKind::NamedSemaphores as u32),
+        (Self::SystemVSemaphore, "sysv-sem", ObjectKind::SemaphoreSet as u32),
+        (Self::Eventfd, "eventfd", 5),
+        (Self::Fifo, "fifo", ObjectKind::Fifos as u32),
+    ];
+
+    /// What named objects a ring has on which its members sleep; none of the other strategies.
+    pub(crate) fn objects(self) -> Option<ObjectKind> {
+        match self {
+            Self::NamedSemaphore => Some(ObjectKind::NamedSemaphores),
+            Self::SystemVSemaphore => Some(ObjectKind::SemaphoreSet),
+            Self::Fifo => Some(ObjectKind::Fifos),
+            Self::Spin | Self::Futex | Self::Semaphore | Self::Eventfd => None,
+        }
+    }
+
+    /// Whether a ring can use it that has a name, or has none.
+    pub(crate) fn goes_with(self, is_named: bool) -> bool {
+        match self {
+            Self::Spin | Self::Futex | Self::Semaphore => true,
+            Self::NamedSemaphore | Self::SystemVSemaphore | Self::Fifo => is_named,
+            Self::Eventfd => !is_named,
+        }
+    }
+
+    /// The names of those that such a ring can use.
+    pub(crate) fn names(is_named: bool) -> String {
+        let fitting = Self::ALL.iter().filter(|entry| entry.0.goes_with(is_named));
+        fitting.map(|entry| entry.1).collect::<Vec<_>>().join(", ")
+    }
 
     pub(super) fn code(self) -> u32 {
         self.entry().2
@@ -57,7 +100,8 @@ pub struct ParseWaitError {
 
 impl fmt::Display for ParseWaitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is not a way to wait; allowed are spin, futex and sem", self.given)
+        let names = Wait::ALL.map(|entry| entry.1).join(", ");
+        write!(f, "{:?} is not a way to wait; allowed are {names}", self.given)
     }
 }
 
@@ -73,7 +117,7 @@ mod tests {
             assert_eq!((name.parse(), Wait::from_code(code)), (Ok(wait), Some(wait)));
             assert_eq!((wait.to_string().as_str(), wait.code()), (name, code));
         }
-        assert_eq!(Wait::from_code(3), None);
+        assert_eq!(Wait::from_code(7), None);
         assert!("poll".parse::<Wait>().is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! The members of a ring of many: joining, leaving, and recovering the dead.
 
 use super::seat::{is_free, remove_if};
-use super::{Chair, MEMBERSHIP, Role, State, Status, Tenure, status};
+use super::{Chair, MEMBERSHIP, Role, State, Status, Tenure, status, unnoted_death};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::MpmcView;
 use crate::primitive::Ordering;
@@ -269,6 +269,15 @@ impl Membership {
         Ok(status(&crew.chair(member), &self.locks)?.1)
     }
 
+    /// Whether others have died and nobody has noted it: a number that differs from death to death, or 0. See [`unnoted_death`].
+    pub(crate) fn unnoted_deaths(&self, crew: Crew<'_>, thorough: bool) -> u64 {
+        let others = crew.everybody().filter(|&member| member != self.member);
+        others.fold(0, |sum: u64, member| {
+            let death = unnoted_death(&crew.chair(member), &self.locks, thorough);
+            sum.wrapping_add(death.wrapping_mul(u64::from(member) + 1))
+        })
+    }
+
     /// Gives back what this member still holds, and records that the chair is free. The caller then tells the others, and calls
     /// [`vacate`](Self::vacate).
     pub(crate) fn leave(&self, crew: Crew<'_>) {
@@ -281,7 +290,7 @@ impl Membership {
     }
 
     /// Gives up the proof of life, and removes the segment if nobody uses or needs it any longer.
-    pub(crate) fn vacate(self, crew: Crew<'_>, segment: &Segment, persist: bool) {
+    pub(crate) fn vacate(&self, crew: Crew<'_>, segment: &Segment, persist: bool) {
         self.locks.release(self.lock);
         crew.remove_if_abandoned(segment, persist, &self.locks);
     }

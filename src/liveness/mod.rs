@@ -31,6 +31,7 @@ mod tenure;
 
 pub(crate) use crew::{Census, Crew, Membership};
 pub(crate) use seat::{Seat, join};
+use tenure::unnoted_death;
 pub(crate) use tenure::{State, Status, Tenure, status};
 
 use std::ops::Range;

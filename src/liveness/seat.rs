@@ -1,6 +1,6 @@
 //! Taking a role, and giving it up.
 
-use super::{Chair, MEMBERSHIP, Role, Status, Tenure, status};
+use super::{Chair, MEMBERSHIP, Role, Status, Tenure, status, unnoted_death};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::View;
 use crate::segment::{Locks, Segment};
@@ -62,13 +62,18 @@ impl Seat {
         status(&self.role.peer().chair(view), &self.locks)
     }
 
+    /// Whether the peer has died and nobody has noted it: see [`unnoted_death`].
+    pub(crate) fn unnoted_death(&self, view: &View, thorough: bool) -> u64 {
+        unnoted_death(&self.role.peer().chair(view), &self.locks, thorough)
+    }
+
     /// Records that the role is free. The caller then tells the peer, and calls [`vacate`](Self::vacate).
     pub(crate) fn leave(&self, view: &View) {
         Tenure::record_left(self.role.participant(view));
     }
 
     /// Gives up the proof of life, and removes the segment if nobody uses or needs it any longer.
-    pub(crate) fn vacate(self, segment: &Segment, view: &View, persist: bool) {
+    pub(crate) fn vacate(&self, segment: &Segment, view: &View, persist: bool) {
         self.locks.release(self.lock);
         remove_if_abandoned(segment, view, persist, &self.locks);
     }

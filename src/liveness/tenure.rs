@@ -137,6 +137,23 @@ pub(crate) fn status(chair: &Chair<'_>, locks: &Locks) -> Result<(Tenure, Status
     Ok((tenure, Status::Alive { pid: participant.pid.load(Ordering::Relaxed) }))
 }
 
+/// Whether the holder of a chair has died and nobody has noted it: a number that differs from death to death, or 0. Unless it is to
+/// be `thorough`, whoever holds the lock counts as alive, which saves a look into `/proc`.
+pub(super) fn unnoted_death(chair: &Chair<'_>, locks: &Locks, thorough: bool) -> u64 {
+    let tenure = Tenure::load(chair.participant);
+    // Relaxed: it may be another holder's lock by now; then that one is looked at, now or the next time.
+    let lock = chair.participant.lock.load(Ordering::Relaxed);
+    let seems_alive = || !thorough && chair.proofs.contains(&lock) && locks.is_held(lock).unwrap_or(true);
+    if tenure.state() != State::Present || seems_alive() {
+        return 0;
+    }
+    match status(chair, locks) {
+        Ok((tenure, Status::Dead { .. })) => u64::from(tenure.generation()) + 1,
+        // An error means only that nothing is known.
+        _ => 0,
+    }
+}
+
 fn present(chair: &Chair<'_>, locks: &Locks) -> Result<Status> {
     let participant = chair.participant;
     // Relaxed: ordered behind the load of the tenure that the caller made; checked by its second load.

@@ -203,14 +203,14 @@ mod tests {
     use super::*;
     use crate::segment::Segment;
 
-    fn duplicate(segment: &Segment) -> File {
-        segment.descriptor().unwrap().try_clone_to_owned().unwrap().into()
+    fn duplicate(segment: &Segment) -> OwnedFd {
+        segment.descriptors()[0].try_clone_to_owned().unwrap()
     }
 
     #[test]
     fn what_was_handed_over_is_the_same_memory_with_locks_of_its_own() {
         let made = Segment::memfd("made", 8192, 0o600, |_| {}).unwrap();
-        let received = Segment::received("received", duplicate(&made), false).unwrap();
+        let received = Segment::received("received", vec![duplicate(&made)], false).unwrap();
         assert_eq!(received.len(), 8192);
         // SAFETY: both are mapped, and nobody else has them.
         unsafe {
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn what_could_be_truncated_or_is_not_all_there_is_refused() {
         let refused = |file: File, may_shrink| {
-            let error = Segment::received("bad", file, may_shrink).unwrap_err();
+            let error = Segment::received("bad", vec![file.into()], may_shrink).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NotARing, "{error}");
         };
         let shared = || {
@@ -233,7 +233,7 @@ mod tests {
             file
         };
         refused(shared(), false);
-        assert_eq!(Segment::received("good", shared(), true).unwrap().len(), 8192);
+        assert_eq!(Segment::received("good", vec![shared().into()], true).unwrap().len(), 8192);
         for length in [0, 4095, 8191, 16384] {
             let file = shared();
             file.set_len(length).unwrap();

@@ -2,8 +2,8 @@
 
 use std::{fs, io};
 
-use super::Metadata;
 use super::name::{Key, Name, SHM_DIRECTORY};
+use super::{Metadata, PAGE};
 use crate::error::{Error, Result};
 
 /// Lists what may be segments: the regular files of POSIX shared memory and all System V segments that have a key.
@@ -34,19 +34,27 @@ fn posix() -> io::Result<Vec<(Name, Metadata)>> {
         let entry = entry?;
         // What vanishes while we look wasn't there.
         let Ok(metadata) = entry.metadata() else { continue };
-        if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
+        if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string())
+            && !is_semaphore(&name, metadata.len())
+        {
             found.push((Name::Posix(name), Metadata::of_file(&metadata)));
         }
     }
     Ok(found)
 }
 
-/// A line: key, id, mode, size, creator, last user, attachments, user, …
+/// POSIX semaphores are kept in the same directory.
+fn is_semaphore(name: &str, bytes: u64) -> bool {
+    name.starts_with("sem.") && bytes < PAGE as u64
+}
+
+/// A line: key, id, mode, size, creator, last user, attachments, user, group, …
 fn sysv(line: &str) -> Option<(Name, Metadata)> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     let key = fields.first()?.parse().ok()?;
     let mode = u32::from_str_radix(fields.get(2)?, 8).ok()? & 0o777;
-    let metadata = Metadata { size: fields.get(3)?.parse().ok()?, mode, uid: fields.get(7)?.parse().ok()? };
+    let [size, uid, gid] = [3, 7, 8].map(|field| fields.get(field).copied().unwrap_or_default());
+    let metadata = Metadata { size: size.parse().ok()?, mode, uid: uid.parse().ok()?, gid: gid.parse().ok()? };
     // Without a key it is private, or removed.
     (key != 0).then_some((Name::SysV(Key::Raw(key)), metadata))
 }
@@ -56,10 +64,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn semaphores_are_told_by_name_and_size() {
+        assert!(is_semaphore("sem.x", 32) && !is_semaphore("sem.x", 4096) && !is_semaphore("x", 32));
+    }
+
+    #[test]
     fn lines_of_the_system_v_table() {
         let line =
-            " -1499922431         12  1640             8192   431   431      0   1000     0   1000     0 1 0 1 8192 0";
-        let expected = Metadata { size: 8192, mode: 0o640, uid: 1000 };
+            " -1499922431         12  1640             8192   431   431      0   1000   100   1000     0 1 0 1 8192 0";
+        let expected = Metadata { size: 8192, mode: 0o640, uid: 1000, gid: 100 };
         assert_eq!(sysv(line), Some((Name::SysV(Key::Raw(-1499922431)), expected)));
         assert_eq!(sysv(&line.replace("-1499922431", "0")), None);
         assert_eq!(sysv("key shmid"), None);

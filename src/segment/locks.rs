@@ -1,6 +1,5 @@
 //! Locks that the kernel frees when their holder dies: a participant's proof of life.
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -16,7 +15,8 @@ use crate::sys::{fork, ofd, sysv_sem};
 #[derive(Debug)]
 pub(crate) struct Locks {
     holder: Holder,
-    held: RefCell<BTreeSet<u32>>,
+    /// Those that this handle has: another thread only asks about others'.
+    held: Mutex<BTreeSet<u32>>,
     generation: u32,
     segment: String,
 }
@@ -34,17 +34,17 @@ pub(super) enum Holder {
 
 impl Locks {
     pub(super) fn new(holder: Holder, segment: String) -> Self {
-        Self { holder, held: RefCell::default(), generation: fork::enter(), segment }
+        Self { holder, held: Mutex::default(), generation: fork::enter(), segment }
     }
 
     /// Takes lock `index` if it is free, and says whether this handle has it now.
     pub(crate) fn try_acquire(&self, index: u32) -> Result<bool> {
-        if self.held.borrow().contains(&index) {
+        if self.held().contains(&index) {
             return Ok(true);
         }
         let taken = self.holder.try_take(index).map_err(|e| self.error(e, "take", index))?;
         if taken {
-            self.held.borrow_mut().insert(index);
+            self.held().insert(index);
         }
         Ok(taken)
     }
@@ -53,17 +53,18 @@ impl Locks {
     ///
     /// Fails with [`NotFound`](crate::error::ErrorKind::NotFound) when a System V segment is removed meanwhile.
     pub(crate) fn acquire(&self, index: u32) -> Result<()> {
-        if self.held.borrow().contains(&index) {
+        if self.held().contains(&index) {
             return Ok(());
         }
         self.holder.take(index).map_err(|e| self.error(e, "take", index))?;
-        self.held.borrow_mut().insert(index);
+        self.held().insert(index);
         Ok(())
     }
 
     /// Frees lock `index` if this handle has it.
     pub(crate) fn release(&self, index: u32) {
-        if self.held.borrow_mut().remove(&index) && fork::is_current(self.generation) {
+        let had = self.held().remove(&index);
+        if had && fork::is_current(self.generation) {
             // It fails only if the locks are gone altogether.
             let _ = self.holder.free(index);
         }
@@ -72,6 +73,10 @@ impl Locks {
     /// Whether another handle, in any process, has lock `index`. The answer for one's own lock is of no use.
     pub(crate) fn is_held(&self, index: u32) -> Result<bool> {
         self.holder.is_taken(index).map_err(|e| self.error(e, "look at", index))
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn error(&self, source: io::Error, tried: &str, index: u32) -> Error {
@@ -87,8 +92,10 @@ impl Locks {
 impl Drop for Locks {
     fn drop(&mut self) {
         // Closing a description isn't enough: a forked child may still have it.
-        while let Some(index) = self.held.get_mut().first().copied() {
-            self.release(index);
+        let held = std::mem::take(&mut *self.held());
+        for index in held.iter().copied().filter(|_| fork::is_current(self.generation)) {
+            // It fails only if the locks are gone altogether.
+            let _ = self.holder.free(index);
         }
     }
 }
@@ -250,7 +257,7 @@ mod tests {
         with_each(4, |segment| {
             let (mine, other) = (segment.locks().unwrap(), segment.locks().unwrap());
             mine.acquire(1).unwrap();
-            let holder = RefCell::new(Some(mine));
+            let holder = std::cell::RefCell::new(Some(mine));
             let mut child = Child::fork(|tell| {
                 let copy = holder.take().unwrap();
                 copy.release(1);

@@ -28,25 +28,28 @@ mod heap;
 mod list;
 mod locks;
 mod name;
+mod objects;
 mod sysv;
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::{fmt, fs};
+use std::{fmt, fs, io};
 
 pub use list::list;
 pub(crate) use locks::Locks;
 pub use name::{Key, Name};
+pub(crate) use objects::{COUNT_OFFSET, ID_OFFSET, KIND_OFFSET, MOST as MOST_OBJECTS, Object, ObjectKind, Objects};
 
 use self::file::Mapped;
 use self::locks::Holder;
 use self::name::Place;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::process::user_id;
+use crate::sys::process::{group_id, user_id};
+use crate::sys::{bell, descriptor};
 
 /// Sizes are multiples of this.
 const PAGE: usize = 4096;
@@ -80,6 +83,8 @@ pub struct Metadata {
     pub mode: u32,
     /// The owner.
     pub uid: u32,
+    /// The group.
+    pub gid: u32,
 }
 
 /// A mapped range of shared memory.
@@ -87,6 +92,8 @@ pub struct Metadata {
 pub struct Segment {
     memory: Memory,
     origin: Origin,
+    /// Descriptors on which its users sleep, one for each; of a segment without a name only.
+    events: Vec<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -222,22 +229,32 @@ impl Segment {
         let origin = Origin::Memfd(label.to_owned());
         let size = whole_pages(size, &origin)?;
         check_perm(perm, &origin)?;
-        Ok(Self { memory: Memory::File(Mapped::memfd(label, size, perm, init)?), origin })
+        Ok(Self::unnamed(Memory::File(Mapped::memfd(label, size, perm, init)?), origin))
     }
 
-    /// Maps a segment that another process handed over as a descriptor. Unless it `may_shrink`, it must be a memfd whose size is
-    /// sealed; who lets it shrink trusts those who have it not to, as with a segment that has a name.
-    pub(crate) fn received(label: &str, file: fs::File, may_shrink: bool) -> Result<Self> {
+    /// Maps a segment that another process handed over as [its descriptors](Self::descriptors). Unless it `may_shrink`, the first must be
+    /// of a memfd whose size is sealed; who lets it shrink trusts those who have it not to, as with a segment that has a name.
+    pub(crate) fn received(label: &str, descriptors: Vec<OwnedFd>, may_shrink: bool) -> Result<Self> {
         let origin = Origin::Memfd(label.to_owned());
-        Ok(Self { memory: Memory::File(Mapped::received(file, may_shrink, &origin)?), origin })
+        let mut descriptors = descriptors.into_iter();
+        let none = || Error::new(ErrorKind::NotARing, "use", &origin).advise("no descriptor came");
+        let file = descriptors.next().ok_or_else(none)?.into();
+        let events: Vec<OwnedFd> = descriptors.collect();
+        if let Some(other) = events.iter().position(|event| !bell::is_eventfd(event.as_fd())) {
+            return Err(Error::new(ErrorKind::NotARing, "use", &origin)
+                .advise(format!("descriptor {} of those that came with it is no eventfd", other + 1)));
+        }
+        let memory = Memory::File(Mapped::received(file, may_shrink, &origin)?);
+        Ok(Self { events, ..Self::unnamed(memory, origin) })
     }
 
-    /// The descriptor by which it can be handed over, of one that is a file.
-    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        match &self.memory {
+    /// The descriptors by which it can be handed over, of one that is a file: that, and its eventfds.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let memory = match &self.memory {
             Memory::File(mapped) => Some(mapped.file().as_fd()),
             Memory::SysV(_) | Memory::Heap(_) => None,
-        }
+        };
+        memory.into_iter().chain(self.events.iter().map(AsFd::as_fd)).collect()
     }
 
     /// Makes a segment for the threads of this process.
@@ -252,7 +269,28 @@ impl Segment {
     /// ```
     pub fn heap(size: usize, init: impl FnOnce(NonNull<u8>)) -> Result<Self> {
         let size = whole_pages(size, &Origin::Heap)?;
-        Ok(Self { memory: Memory::Heap(heap::Block::new(size, init)?), origin: Origin::Heap })
+        Ok(Self::unnamed(Memory::Heap(heap::Block::new(size, init)?), Origin::Heap))
+    }
+
+    fn unnamed(memory: Memory, origin: Origin) -> Self {
+        Self { memory, origin, events: Vec::new() }
+    }
+
+    /// Gives it eventfds to go with it, one for each of `count` users. Only a segment without a name can have them: by a name nobody would
+    /// get them.
+    pub(crate) fn with_events(mut self, count: u32) -> Result<Self> {
+        if self.name().is_some() {
+            return Err(Error::new(ErrorKind::InvalidInput, "make eventfds for", &self)
+                .advise("they can be handed over only with a segment that has no name"));
+        }
+        let events: io::Result<_> = (0..count).map(|_| descriptor::event()).collect();
+        self.events = events.map_err(|e| Error::os(e, format!("make {count} eventfds for"), &self))?;
+        Ok(self)
+    }
+
+    /// The eventfds that go with it.
+    pub(crate) fn events(&self) -> &[OwnedFd] {
+        &self.events
     }
 
     fn named(memory: Memory, name: &Name) -> Self {
@@ -261,7 +299,7 @@ impl Segment {
             Name::File(path) => Name::File(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
             name => name.clone(),
         };
-        Self { memory, origin: Origin::Name(name) }
+        Self::unnamed(memory, Origin::Name(name))
     }
 
     /// Where the memory starts: at a page. It stays there while the segment lives.
@@ -315,7 +353,7 @@ impl Segment {
         answer.map_err(|e| Error::os(e, "look for the name of", self))
     }
 
-    /// Removes the name, if it still leads here. Those who have the segment open keep it.
+    /// Removes the name, if it still leads here, and the named objects on which its users sleep. Those who have the segment open keep it.
     ///
     /// Two processes that remove and create at once can remove each other's: take a lock of the segment first.
     ///
@@ -326,9 +364,16 @@ impl Segment {
     pub fn unlink(&self) -> Result<()> {
         match (&self.memory, &self.origin) {
             (Memory::SysV(attached), Origin::Name(name)) => attached.unlink(name),
-            (Memory::File(_), Origin::Name(name)) if self.is_current()? => remove(name),
+            (Memory::File(_), Origin::Name(name)) if self.is_current()? => remove_memory(name),
             _ => Ok(()),
+        }?;
+        // Also if somebody else has removed it, who may have known nothing of them.
+        if self.name().is_some()
+            && let Some(objects) = Objects::of(self)
+        {
+            objects.remove();
         }
+        Ok(())
     }
 
     /// Its size, mode and owner.
@@ -339,7 +384,7 @@ impl Segment {
         let metadata = match &self.memory {
             Memory::File(mapped) => mapped.metadata(),
             Memory::SysV(attached) => attached.metadata(),
-            Memory::Heap(block) => Ok(Metadata { size: block.len(), mode: 0o600, uid: user_id() }),
+            Memory::Heap(block) => Ok(Metadata { size: block.len(), mode: 0o600, uid: user_id(), gid: group_id() }),
         };
         metadata.map_err(|e| Error::os(e, "read the properties of", self))
     }
@@ -376,16 +421,25 @@ impl fmt::Display for Origin {
 impl Metadata {
     fn of_file(metadata: &fs::Metadata) -> Self {
         let size = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
-        Self { size, mode: metadata.mode() & 0o7777, uid: metadata.uid() }
+        Self { size, mode: metadata.mode() & 0o7777, uid: metadata.uid(), gid: metadata.gid() }
     }
 }
 
-/// Removes the segment of that name, in whatever state it is, and its semaphores if it has some. Those who have it open
-/// keep it.
+/// Removes the segment of that name, in whatever state it is, and its semaphores and the objects on which its users sleep, if it has
+/// some. Those who have it open keep it.
 ///
 /// # Errors
 /// [`NotFound`](ErrorKind::NotFound), or why it can't be removed.
 pub fn remove(name: &Name) -> Result<()> {
+    let objects = Segment::open_read_only(name).ok().and_then(|segment| Objects::of(&segment));
+    remove_memory(name)?;
+    if let Some(objects) = objects {
+        objects.remove();
+    }
+    Ok(())
+}
+
+fn remove_memory(name: &Name) -> Result<()> {
     name.check()?;
     match name.place() {
         Place::Path(path) => file::remove(name, &path),

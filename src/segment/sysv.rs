@@ -205,7 +205,7 @@ impl Attached {
 
     pub(super) fn metadata(&self) -> io::Result<Metadata> {
         let status = sysv_shm::status(self.id)?;
-        Ok(Metadata { size: status.size, mode: status.mode, uid: status.uid })
+        Ok(Metadata { size: status.size, mode: status.mode, uid: status.uid, gid: status.gid })
     }
 
     pub(super) fn lock_holder(&self, segment: impl fmt::Display) -> Result<Holder> {
@@ -334,7 +334,7 @@ fn limit(file: &str) -> String {
     format!("{file}={}", value.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-fn limits(source: io::Error, tried: &str, name: &Name) -> Error {
+pub(super) fn limits(source: io::Error, tried: &str, name: impl fmt::Display) -> Error {
     match source.raw_os_error() {
         // The kernel's word for "larger than shmmax" and "more semaphores than semmsl".
         Some(libc::EINVAL) => Error::new(ErrorKind::NoSpace, tried, name),

@@ -70,6 +70,11 @@ fn magic_link(file: &File) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
+/// Gives the file to a group, and to a user if one is said.
+pub(crate) fn give_to(file: &File, uid: Option<u32>, gid: u32) -> io::Result<()> {
+    std::os::unix::fs::fchown(file, uid, Some(gid))
+}
+
 /// Sets the mode exactly, whatever the umask.
 pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(mode))

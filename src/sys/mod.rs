@@ -1,18 +1,23 @@
 //! The only home of libc, nix and rustix calls: one file per kernel facility, each returning `io::Result`.
 
+pub(crate) mod bell;
 pub(crate) mod clock;
 pub(crate) mod copy;
 pub(crate) mod cpu;
 pub(crate) mod descriptor;
+pub(crate) mod doorbell;
+pub(crate) mod epoll;
 pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod futex;
 pub(crate) mod inotify;
 pub(crate) mod memfd;
 pub(crate) mod mqueue;
+pub(crate) mod named_semaphore;
 pub(crate) mod ofd;
 pub(crate) mod process;
 pub(crate) mod pty;
+pub(crate) mod random;
 pub(crate) mod record_lock;
 pub(crate) mod semaphore;
 pub(crate) mod signal;

@@ -18,6 +18,8 @@ pub(crate) use rustix::net::SocketType as Type;
 
 /// How many connections may wait to be accepted.
 pub(crate) const BACKLOG: i32 = 128;
+/// How many descriptors can go with a message: SCM_MAX_FD.
+pub(crate) const MOST_DESCRIPTORS: usize = 253;
 /// How many groups a peer may be in, beyond its own.
 const MOST_GROUPS: usize = 1024;
 
@@ -261,9 +263,9 @@ pub(crate) fn send_all(fd: BorrowedFd, bytes: &[u8], ends: &[usize]) -> io::Resu
     Ok(sent as usize)
 }
 
-/// Sends bytes and descriptors as one message.
+/// Sends bytes and up to [`MOST_DESCRIPTORS`] descriptors as one message.
 pub(crate) fn send_with(fd: BorrowedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -271,19 +273,21 @@ pub(crate) fn send_with(fd: BorrowedFd, bytes: &[u8], descriptors: &[BorrowedFd<
     uninterrupted(|| Ok(sendmsg(fd, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?))
 }
 
-/// Receives bytes and, if one came with them, a descriptor; further ones are closed.
-pub(crate) fn receive_with(fd: BorrowedFd, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+/// Receives bytes and the descriptors that came with them: fewer than were sent if this process may not have as many.
+pub(crate) fn receive_with(fd: BorrowedFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received = uninterrupted(|| {
         let mut parts = [IoSliceMut::new(buffer)];
         Ok(recvmsg(fd, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?)
     })?;
-    let descriptor = ancillary.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-        _ => None,
-    });
-    Ok((received.bytes, descriptor))
+    let mut descriptors = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(came) = message {
+            descriptors.extend(came);
+        }
+    }
+    Ok((received.bytes, descriptors))
 }
 
 #[cfg(test)]
@@ -311,9 +315,9 @@ mod tests {
         send_with(one.as_fd(), b"x", &[writer.as_fd()]).unwrap();
         drop(writer);
         let mut buffer = [0; 8];
-        let (length, descriptor) = receive_with(other.as_fd(), &mut buffer).unwrap();
-        assert_eq!(length, 1);
-        rustix::io::write(descriptor.unwrap(), b"through").unwrap();
+        let (length, descriptors) = receive_with(other.as_fd(), &mut buffer).unwrap();
+        assert_eq!((length, descriptors.len()), (1, 1));
+        rustix::io::write(&descriptors[0], b"through").unwrap();
         assert_eq!(rustix::io::read(reader, &mut buffer).unwrap(), 7);
         assert_eq!(peer(one.as_fd()).unwrap().0, std::process::id());
     }

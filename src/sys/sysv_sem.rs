@@ -1,4 +1,4 @@
-//! System V semaphores as locks that the kernel undoes when their holder dies.
+//! System V semaphores: as locks that the kernel undoes when their holder dies, and as bells to sleep on.
 
 use std::{io, time::Duration};
 
@@ -22,8 +22,9 @@ pub(crate) struct Set {
 pub(crate) struct Status {
     pub(crate) count: u32,
     pub(crate) mode: u32,
-    /// The user who owns it.
+    /// The user who owns it, and the group.
     pub(crate) uid: u32,
+    pub(crate) gid: u32,
 }
 
 /// Whether a call failed because the set was removed meanwhile.
@@ -51,13 +52,26 @@ impl Set {
         self.control(0, libc::IPC_RMID, 0).map(drop)
     }
 
-    pub(crate) fn status(self) -> io::Result<Status> {
+    fn read_status(self) -> io::Result<libc::semid_ds> {
         // SAFETY: semid_ds is plain integers, for which zero is a value.
         let mut status: libc::semid_ds = unsafe { std::mem::zeroed() };
         // SAFETY: `status` is a valid place for the answer.
         check(unsafe { libc::semctl(self.id, 0, libc::IPC_STAT, Argument { status: &mut status }) })?;
+        Ok(status)
+    }
+
+    pub(crate) fn status(self) -> io::Result<Status> {
+        let status = self.read_status()?;
         let (count, mode) = (status.sem_nsems as u32, u32::from(status.sem_perm.mode) & 0o777);
-        Ok(Status { count, mode, uid: status.sem_perm.uid })
+        Ok(Status { count, mode, uid: status.sem_perm.uid, gid: status.sem_perm.gid })
+    }
+
+    /// Gives the set to a user and a group.
+    pub(crate) fn give_to(self, uid: u32, gid: u32) -> io::Result<()> {
+        let mut status = self.read_status()?;
+        (status.sem_perm.uid, status.sem_perm.gid) = (uid, gid);
+        // SAFETY: the status is valid for the call, which takes owner, group and mode of it.
+        check(unsafe { libc::semctl(self.id, 0, libc::IPC_SET, Argument { status: &mut status }) }).map(drop)
     }
 
     pub(crate) fn value(self, index: u32) -> io::Result<i32> {
@@ -86,6 +100,22 @@ impl Set {
     pub(crate) fn take(self, index: u32, deadline: Option<Duration>) -> io::Result<bool> {
         let attempt = || self.operate(&mut take(index, 0)?, deadline.map(|d| d.saturating_sub(clock::now())));
         match uninterrupted(attempt) {
+            Ok(()) => Ok(true),
+            Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Rings a bell: whoever sleeps on it wakes, or else who goes to sleep on it next.
+    pub(crate) fn ring(self, index: u32) -> io::Result<()> {
+        self.set_value(index, 1)
+    }
+
+    /// Sleeps until a bell is rung, or was before, or the monotonic `deadline` passes: `Ok(false)`. A signal handler ends it with
+    /// [`io::ErrorKind::Interrupted`].
+    pub(crate) fn await_ring(self, index: u32, deadline: Duration) -> io::Result<bool> {
+        let mut heard = [libc::sembuf { sem_num: number(index)?, sem_op: -1, sem_flg: 0 }];
+        match self.operate(&mut heard, Some(deadline.saturating_sub(clock::now()))) {
             Ok(()) => Ok(true),
             Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => Ok(false),
             Err(e) => Err(e),
@@ -219,6 +249,31 @@ mod tests {
         assert!(set.try_take(0).unwrap());
         Child::fork(|_| {}).expect_success();
         assert_eq!(set.value(0).unwrap(), 1, "the child's end freed nothing");
+    }
+
+    #[test]
+    fn a_bell_wakes_a_sleeper_and_is_heard_once() {
+        let guard = temporary(3);
+        let set = guard.0;
+        let soon = || clock::now() + Duration::from_millis(2);
+        assert!(!set.await_ring(2, soon()).unwrap());
+        set.ring(2).unwrap();
+        set.ring(2).unwrap();
+        assert!(set.await_ring(2, Duration::ZERO).unwrap(), "it was rung, however late it is");
+        assert!(!set.await_ring(2, soon()).unwrap());
+        let mut child = Child::fork(|tell| {
+            tell.say(b'w');
+            assert!(set.await_ring(2, clock::now() + Duration::from_secs(30)).unwrap());
+            tell.say(b'h');
+            assert!(was_removed(&set.await_ring(2, clock::now() + Duration::from_secs(30)).unwrap_err()));
+        });
+        child.expect(b'w');
+        child.await_sleep();
+        set.ring(2).unwrap();
+        child.expect(b'h');
+        set.remove().unwrap();
+        child.expect_success();
+        assert!(was_removed(&set.ring(2).unwrap_err()));
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub(crate) struct Status {
     pub(crate) size: usize,
     pub(crate) mode: u32,
     pub(crate) uid: u32,
+    pub(crate) gid: u32,
     /// Its key was taken off: nobody can find it any more.
     pub(crate) removed: bool,
 }
@@ -56,7 +57,13 @@ pub(crate) fn status(id: i32) -> io::Result<Status> {
     // From linux/shm.h; the libc crate lacks it.
     const SHM_DEST: u32 = 0o1000;
     let removed = mode & SHM_DEST != 0;
-    Ok(Status { size: answer.shm_segsz, mode: mode & 0o777, uid: answer.shm_perm.uid, removed })
+    Ok(Status {
+        size: answer.shm_segsz,
+        mode: mode & 0o777,
+        uid: answer.shm_perm.uid,
+        gid: answer.shm_perm.gid,
+        removed,
+    })
 }
 
 /// A segment mapped into this process.

@@ -3,7 +3,7 @@
 use super::address::{Address, Priority, Target};
 use super::frame::LONGEST;
 use crate::channel::Framing;
-use crate::layout::Ring;
+use crate::layout::{Ring, Wait};
 use crate::ring::mpmc::MAX_PRODUCERS;
 
 /// What an address can do, before it is opened: see [`Address::capabilities`].
@@ -27,7 +27,8 @@ pub struct Capabilities {
     pub survives_restart: bool,
     /// Whether sender and receiver can be on different machines.
     pub crosses_hosts: bool,
-    /// Whether the kernel's own object has a descriptor that can be polled; an endpoint doesn't give it away.
+    /// Whether a receiver can be waited for along with others: [`Receiver::pollable`](super::Receiver::pollable). So can a sender, but
+    /// at signals and logs, where the kernel tells nobody that there is room.
     pub pollable: bool,
     /// Whether a receiver can choose by tag what it receives: [`Receiver::select`](super::Receiver::select).
     pub select_by_tag: bool,
@@ -52,8 +53,7 @@ impl Capabilities {
     };
 
     /// The longest message of a ring with one producer: half of 2 GiB, less the record's header and end.
-    const RING: Self =
-        Self { zero_copy: true, max_message: (1 << 30) - 16, producers: Some(1), pollable: false, ..Self::USUAL };
+    const RING: Self = Self { zero_copy: true, max_message: (1 << 30) - 16, producers: Some(1), ..Self::USUAL };
 }
 
 impl Address {
@@ -83,7 +83,7 @@ impl Address {
             Target::Anonymous(_) => ring,
             // References into it would need an address that names it.
             Target::Memfd(_) => Capabilities { zero_copy: false, ..ring },
-            Target::Auto(_) => Capabilities { producers: Some(1), pollable: false, ..usual },
+            Target::Auto(_) => Capabilities { producers: Some(1), ..usual },
             Target::Pipe | Target::Fifo(_) | Target::Descriptor(_) | Target::Unix { .. } => usual,
             Target::Terminal(_) => Capabilities { producers: Some(1), ..usual },
             // The kernel hands out the highest priority first.
@@ -98,6 +98,8 @@ impl Address {
             Target::Signal { .. } => Capabilities { max_message: (1 << 28) - 1, ..usual },
             Target::Log { .. } => Capabilities { consumers: None, survives_restart: true, ..usual },
         };
+        // Who spins sleeps on nothing.
+        let all = Capabilities { pollable: all.pollable && self.wait() != Some(Wait::Spin), ..all };
         match (self.framing().unwrap_or_default(), self.target()) {
             (Framing::Frames, _) => all,
             (Framing::Lines, _) => Capabilities { tells_death: false, ..all },
@@ -120,6 +122,15 @@ impl Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_spins_can_not_be_polled() {
+        for (address, is_pollable) in
+            [("shm:///r", true), ("shm:///r?wait=spin", false), ("auto:///r?wait=spin", false)]
+        {
+            assert_eq!(address.parse::<Address>().unwrap().capabilities().pollable, is_pollable, "{address}");
+        }
+    }
 
     #[test]
     fn priorities_overtake_only_where_each_message_has_its_own() {

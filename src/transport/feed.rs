@@ -5,9 +5,11 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::channel::PeerState;
+use crate::sys::epoll::{Epoll, Interest};
 
 /// Bytes that are read at once from a stream.
 pub(super) const READ: usize = 64 << 10;
@@ -27,6 +29,14 @@ pub(super) trait Feed: Debug + Send {
 
     /// What can be polled; without it, [`Feed::wait`] is called, and there is one connection.
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Puts its descriptor into the instance, as any that takes its place later; false without one.
+    fn watch(&mut self, epoll: &Arc<Epoll>) -> io::Result<bool> {
+        match self.descriptor() {
+            Some(fd) => epoll.add(fd, Interest::READ, 0).map(|()| true),
+            None => Ok(false),
+        }
+    }
 
     /// Sleeps until there may be something, or `deadline`.
     fn wait(&mut self, _deadline: Duration) -> io::Result<()> {
@@ -60,7 +70,12 @@ pub(super) trait Feed: Debug + Send {
 /// How connections come to be.
 pub(super) trait Door: Debug + Send {
     /// What is ready to be read when somebody is there.
-    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+    fn descriptor(&self) -> BorrowedFd<'_>;
+
+    /// Whether whoever is there could be let in now. It is shut at most until a connection ends.
+    fn is_open(&self) -> bool {
+        true
+    }
 
     /// The next connection, or [`ErrorKind::WouldBlock`].
     fn accept(&mut self) -> io::Result<Box<dyn Feed>>;

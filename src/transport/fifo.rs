@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::feed::{Buffer, Feed, READ};
 use super::pipe::{PipePort, set_capacity};
@@ -18,6 +19,7 @@ use super::sender::Sender;
 use crate::channel::Existence;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::descriptor::{self, Ready};
+use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::file::{self, Identity};
 
 /// The mark of a FIFO that goes with its last receiver.
@@ -76,6 +78,8 @@ struct FifoFeed {
     /// Opened anew after each end, so that its end is news again.
     fifo: OwnedFd,
     is_temporary: bool,
+    /// Where it is in, once it is watched.
+    epoll: Option<Arc<Epoll>>,
 }
 
 impl FifoFeed {
@@ -115,7 +119,7 @@ impl FifoFeed {
             }
             let is_temporary = if made { !plan.persists() } else { metadata.mode() & TEMPORARY != 0 };
             let fifo = descriptor::reopen_pipe(lock.as_fd(), Ready::Read).map_err(|e| plan.failed("open", e))?;
-            return Ok(Self { path: path.to_owned(), lock, fifo, is_temporary });
+            return Ok(Self { path: path.to_owned(), lock, fifo, is_temporary, epoll: None });
         }
     }
 }
@@ -141,6 +145,11 @@ impl Feed for FifoFeed {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let anew = descriptor::reopen_pipe(self.lock.as_fd(), Ready::Read)?;
+        if let Some(epoll) = &self.epoll {
+            epoll.add(anew.as_fd(), Interest::READ, 0)?;
+            // It was added, so that this can't fail.
+            let _ = epoll.delete(self.fifo.as_fd());
+        }
         // A writer may have come, and gone, between the two: what it wrote is still there.
         let read = descriptor::read(self.fifo.as_fd(), buffer.room(READ));
         self.fifo = anew;
@@ -161,6 +170,12 @@ impl Feed for FifoFeed {
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         Some(self.fifo.as_fd())
+    }
+
+    fn watch(&mut self, epoll: &Arc<Epoll>) -> io::Result<bool> {
+        epoll.add(self.fifo.as_fd(), Interest::READ, 0)?;
+        self.epoll = Some(Arc::clone(epoll));
+        Ok(true)
     }
 
     fn is_over(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::feed::{Buffer, Door, Feed, Part, READ};
@@ -10,6 +11,7 @@ use super::inlet::Inlet;
 use super::receiver::Delivery;
 use super::sources::{Sources, Taken, most_unfinished};
 use crate::channel::{Framing, PeerState, RecvError};
+use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::{clock, descriptor};
 use crate::wait::SLICE;
 
@@ -45,6 +47,13 @@ pub(super) struct Inbox {
     is_put_back: bool,
     /// The door can't be opened before that, for want of descriptors or memory.
     shut_until: Option<Duration>,
+    /// Nothing was said to be there before everything was looked at.
+    is_put_off: bool,
+    /// Where the descriptors are in, once it is watched.
+    epoll: Option<Arc<Epoll>>,
+    is_door_shown: bool,
+    /// How many connections are not in there, for want of memory.
+    unshown: usize,
 }
 
 #[derive(Debug)]
@@ -56,11 +65,13 @@ struct Connection {
     has_ended: bool,
     /// Whether nothing can come any more.
     is_over: bool,
+    /// Whether its descriptor is where those are that are polled.
+    is_shown: bool,
 }
 
 impl Connection {
     fn new(number: u64, feed: Box<dyn Feed>) -> Self {
-        Self { number, feed, buffer: Buffer::default(), has_ended: false, is_over: false }
+        Self { number, feed, buffer: Buffer::default(), has_ended: false, is_over: false, is_shown: false }
     }
 }
 
@@ -110,6 +121,10 @@ impl Inbox {
             delivery: Delivery::default(),
             is_put_back: false,
             shut_until: None,
+            is_put_off: false,
+            epoll: None,
+            is_door_shown: false,
+            unshown: 0,
         };
         inbox.connections.extend(feed.map(|feed| Connection::new(0, feed)));
         inbox
@@ -171,14 +186,17 @@ impl Inbox {
             self.open_door()?;
         }
         // Those that come in meanwhile are looked at, too, but not without end.
+        let mut is_all = false;
         for _ in 0..DOOR_TURN {
             if let Some(delivery) = self.ask_all(many)? {
                 return Ok(delivery);
             }
             if !self.open_door()? {
+                is_all = true;
                 break;
             }
         }
+        self.is_put_off |= !is_all;
         if self.connections.iter_mut().any(|connection| connection.feed.has_unselected()) {
             // Those that are gone may have left it.
             return Err(RecvError::Empty);
@@ -229,6 +247,7 @@ impl Inbox {
                 Err(e) => return Err(failed(e)),
             }
         }
+        self.is_put_off = true;
         Ok(None)
     }
 
@@ -266,11 +285,48 @@ impl Inbox {
         }
         // A connection of a door's is gone for good; the only one there ever is may have others at its end later.
         if self.door.is_some() {
+            self.hide(at);
             let mut connection = self.connections.remove(at);
             connection.feed.close();
         } else {
             self.connections[at].is_over = self.connections[at].feed.is_over();
             self.connections[at].buffer = Buffer::default();
+            if self.connections[at].is_over {
+                self.hide(at);
+            }
+        }
+    }
+
+    /// Has a connection polled together with all the others, once they are. Without memory for that it is looked at by time.
+    fn show(&mut self, at: usize) -> io::Result<bool> {
+        let connection = &mut self.connections[at];
+        if let Some(epoll) = &self.epoll {
+            let shown = connection.feed.watch(epoll);
+            connection.is_shown = matches!(shown, Ok(true));
+            self.unshown += usize::from(!connection.is_shown);
+            return shown;
+        }
+        Ok(true)
+    }
+
+    /// Takes a connection out again, before it is closed: a forked child may keep it open.
+    fn hide(&mut self, at: usize) {
+        let Some(epoll) = &self.epoll else { return };
+        let connection = &mut self.connections[at];
+        match connection.feed.descriptor() {
+            Some(fd) if connection.is_shown => drop(epoll.delete(fd)),
+            _ => self.unshown -= 1,
+        }
+        connection.is_shown = false;
+    }
+
+    /// Has the door polled while somebody can be let in, and only then, since it stays ready until that is done.
+    fn tend_door(&mut self) {
+        let (Some(epoll), Some(door)) = (&self.epoll, &self.door) else { return };
+        match (self.is_door_open(), self.is_door_shown) {
+            (true, false) => self.is_door_shown = epoll.add(door.descriptor(), Interest::READ, 0).is_ok(),
+            (false, true) => self.is_door_shown = epoll.delete(door.descriptor()).is_err(),
+            _ => {}
         }
     }
 
@@ -285,6 +341,7 @@ impl Inbox {
                 self.shut_until = None;
                 self.opened += 1;
                 self.connections.push(Connection::new(self.opened, feed));
+                let _ = self.show(self.connections.len() - 1);
                 Ok(true)
             }
             Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(false),
@@ -301,7 +358,12 @@ impl Inbox {
 
     /// Whether there is room for somebody else.
     fn is_door_open(&self) -> bool {
-        self.connections.len() < MOST_CONNECTIONS && self.shut_until.is_none_or(|until| clock::now() >= until)
+        self.has_room() && self.shut_until.is_none_or(|until| clock::now() >= until)
+    }
+
+    /// The same, whatever keeps them out for a while; else somebody else has to go first.
+    fn has_room(&self) -> bool {
+        self.connections.len() < MOST_CONNECTIONS && self.door.as_ref().is_some_and(|door| door.is_open())
     }
 
     /// The next message in a connection's buffer.
@@ -434,7 +496,12 @@ impl Inlet for Inbox {
             return Ok(self.delivery);
         }
         self.current = Current::None;
-        self.look_around(many)
+        self.is_put_off = false;
+        let taken = self.look_around(many);
+        if self.epoll.is_some() {
+            self.tend_door();
+        }
+        taken
     }
 
     fn has_retry(&self) -> bool {
@@ -471,10 +538,13 @@ impl Inlet for Inbox {
         {
             return feed.wait(deadline).map_err(failed);
         }
+        if std::mem::take(&mut self.is_put_off) {
+            return Ok(());
+        }
         // What has ended is always ready, and never has anything; a door that can't be opened is no better.
         let alive = self.connections.iter().filter(|connection| !connection.is_over);
         let feeds = alive.filter_map(|connection| connection.feed.descriptor());
-        let door = self.door.iter().filter(|_| self.is_door_open()).filter_map(|door| door.descriptor());
+        let door = self.door.iter().filter(|_| self.is_door_open()).map(|door| door.descriptor());
         let all = feeds.chain(door).map(|fd| (fd, descriptor::Ready::Read));
         descriptor::wait(all, Some(deadline)).map_err(failed).map(drop)
     }
@@ -484,6 +554,50 @@ impl Inlet for Inbox {
         if self.connections.iter().any(|connection| connection.feed.is_shared()) {
             self.sources.suspect();
         }
+        for at in 0..self.connections.len() {
+            if self.unshown > 0 && !self.connections[at].is_shown && !self.connections[at].is_over {
+                self.unshown -= 1;
+                let _ = self.show(at);
+            }
+        }
+    }
+
+    fn must_look(&self) -> bool {
+        let is_shared = self.connections.first().is_some_and(|connection| connection.feed.is_shared());
+        // It opens by time; or the thread that makes the connections had the last one a moment longer.
+        let is_door_late =
+            !self.is_door_shown && self.door.is_some() && (self.has_room() || self.connections.is_empty());
+        (is_shared && self.sources.has_any()) || self.unshown > 0 || is_door_late
+    }
+
+    fn watch(&mut self, epoll: &Arc<Epoll>) -> io::Result<bool> {
+        self.epoll = Some(Arc::clone(epoll));
+        self.unshown = 0;
+        for at in 0..self.connections.len() {
+            if self.connections[at].is_over {
+                continue;
+            }
+            match self.show(at) {
+                Ok(true) => {}
+                shown => {
+                    (self.epoll, self.unshown) = (None, 0);
+                    return shown;
+                }
+            }
+        }
+        self.is_door_shown = false;
+        self.tend_door();
+        Ok(true)
+    }
+
+    #[inline]
+    fn has_hidden(&self) -> bool {
+        let has_more = || match self.current {
+            Current::None => false,
+            // It had the message.
+            _ => self.connections.get(self.turn).is_some_and(|connection| connection.buffer.pending() > 0),
+        };
+        self.is_put_back || self.is_put_off || has_more()
     }
 
     fn lost(&self) -> u64 {

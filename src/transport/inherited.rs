@@ -104,6 +104,7 @@ fn terminal(plan: &Plan, fd: OwnedFd, ready: Ready) -> Result<OwnedFd> {
 mod tests {
     use super::*;
     use crate::channel::Options;
+    use crate::transport::watched_tests::numbers_are_not_used_again;
     use std::net::UdpSocket;
     use std::os::fd::AsRawFd;
     use std::time::Duration;
@@ -114,6 +115,7 @@ mod tests {
 
     #[test]
     fn a_master_is_used_itself() {
+        let _terminals = numbers_are_not_used_again();
         let (master, path) = pty::open().unwrap();
         let slave = pty::open_slave(&path).unwrap();
         pty::set_raw(&slave).unwrap();

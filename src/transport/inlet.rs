@@ -1,12 +1,18 @@
 //! Receiving where the kernel carries the messages: waiting, deadlines, and what is told when; the same for all mechanisms.
 
 use std::fmt::Debug;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::pollset::{PollSet, Shared};
 use super::receiver::Delivery;
 use crate::channel::{Owner, PeerState, RecvError};
+use crate::error;
 use crate::sys::clock;
-use crate::wait::{SLICE, Spin};
+use crate::sys::epoll::Epoll;
+use crate::wait::{SLICE, Side, Spin, Watch};
 
 /// What a [`Receiver`](super::Receiver) needs of a mechanism.
 pub(super) trait Inlet: Debug + Send {
@@ -35,6 +41,13 @@ pub(super) trait Inlet: Debug + Send {
     fn wait(&mut self, deadline: Duration) -> Result<(), RecvError>;
     /// Looks who is gone; what they sent may still be there.
     fn look(&mut self) {}
+    /// Whether something that concerns the next message is found by [`Inlet::look`], or by time, and shows in no descriptor. Asked only of a watched one.
+    fn must_look(&self) -> bool;
+    /// From now on has everything in the instance that shows what comes, and takes it out in time; false if the mechanism has nothing
+    /// that could be polled. Called once, and again after an error.
+    fn watch(&mut self, epoll: &Arc<Epoll>) -> io::Result<bool>;
+    /// Whether there may be something beyond what was just said that no descriptor shows. Asked only of a watched one.
+    fn has_hidden(&self) -> bool;
     /// How many messages are known to be lost on their way.
     fn lost(&self) -> u64 {
         0
@@ -54,11 +67,15 @@ pub(super) struct Inward {
     looked: Option<Duration>,
     /// What ended a batch, to be told next.
     untold: Option<RecvError>,
+    /// Once it is watched.
+    set: Option<Box<PollSet>>,
+    /// Once it is waited for along with others.
+    shared: Option<Shared>,
 }
 
 impl Inward {
     pub(super) fn new(inlet: Box<dyn Inlet>, keep_open: bool, spin: Spin) -> Self {
-        Self { inlet, owner: Owner::this(), keep_open, spin, looked: None, untold: None }
+        Self { inlet, owner: Owner::this(), keep_open, spin, looked: None, untold: None, set: None, shared: None }
     }
 
     pub(super) fn max_message(&self) -> usize {
@@ -79,6 +96,9 @@ impl Inward {
 
     pub(super) fn put_back(&mut self) {
         self.inlet.put_back();
+        if let Some(set) = &mut self.set {
+            set.nudge();
+        }
     }
 
     pub(super) fn release(&mut self) {
@@ -98,6 +118,19 @@ impl Inward {
         if !matches!(taken, Err(RecvError::Empty)) {
             return taken;
         }
+        let taken = self.look_now(many);
+        if let (Some(shared), Err(RecvError::Empty)) = (&mut self.shared, &taken) {
+            shared.hold(self.inlet.must_look());
+        }
+        taken
+    }
+
+    /// There was nothing: looks after the peers, once per slice.
+    fn look_now(&mut self, many: bool) -> Result<Delivery, RecvError> {
+        if self.shared.as_ref().is_some_and(Shared::is_suspicious) {
+            self.suspect();
+        }
+        let taken = Err(RecvError::Empty);
         let now = clock::now();
         match self.looked {
             Some(looked) if now < looked + SLICE => return taken,
@@ -168,13 +201,63 @@ impl Inward {
 
     #[inline]
     fn take_now(&mut self, many: bool) -> Result<Delivery, RecvError> {
-        if let Some(error) = self.untold.take() {
-            return Err(error);
+        let taken = match self.untold.take() {
+            Some(error) => Err(error),
+            None => match self.inlet.try_take(many) {
+                Err(RecvError::Closed | RecvError::PeerDied) if self.keep_open => Err(RecvError::Empty),
+                taken => taken,
+            },
+        };
+        if self.set.is_some() {
+            self.show(&taken);
         }
-        match self.inlet.try_take(many) {
-            Err(RecvError::Closed | RecvError::PeerDied) if self.keep_open => Err(RecvError::Empty),
-            taken => taken,
+        taken
+    }
+
+    /// Has the descriptor show what there may be beyond what is said now.
+    fn show(&mut self, taken: &Result<Delivery, RecvError>) {
+        let Some(set) = &mut self.set else { return };
+        match (taken, self.inlet.has_hidden()) {
+            (Err(RecvError::Empty), true) => set.nudge_again(),
+            (Err(RecvError::Empty), false) => set.calm(),
+            (Ok(_), false) => {}
+            // An end stays one, and behind any other error there may be more.
+            (Err(_), _) | (Ok(_), true) => set.nudge(),
         }
+    }
+
+    /// What it shares with whoever waits for it along with others.
+    pub(super) fn watch_shared(&mut self) -> error::Result<Arc<Watch>> {
+        let shared = match self.shared.take() {
+            Some(shared) => shared,
+            None => Shared::new(Side::Receiver, self.watch())?,
+        };
+        Ok(Arc::clone(self.shared.insert(shared).watch()))
+    }
+
+    /// What is readable whenever there may be a message or anything else to be told, and no longer once [`RecvError::Empty`] was said,
+    /// unless something has come since. None if the mechanism can't be polled.
+    pub(super) fn watch(&mut self) -> io::Result<Option<Arc<OwnedFd>>> {
+        let fenced = |_| io::Error::new(io::ErrorKind::PermissionDenied, RecvError::Fenced);
+        self.owner.check().map_err(fenced)?;
+        if self.set.is_none() {
+            let set = PollSet::new()?;
+            if !self.inlet.watch(set.epoll())? {
+                return Ok(None);
+            }
+            self.set = Some(Box::new(set));
+        }
+        Ok(self.set.as_ref().map(|set| Arc::clone(set.epoll().descriptor())))
+    }
+
+    /// Whether whoever polls must come back once per slice nevertheless, and [suspect](Self::suspect) the peers.
+    pub(super) fn must_look(&self) -> bool {
+        self.inlet.must_look()
+    }
+
+    /// The next attempt that finds nothing looks at once who is gone.
+    pub(super) fn suspect(&mut self) {
+        self.looked = Some(Duration::ZERO);
     }
 
     /// Spins for the next message, just after there was none.
@@ -183,10 +266,12 @@ impl Inward {
         if !inlet.has_retry() {
             return None;
         }
-        spin.spin(deadline, || match inlet.retry_take(many) {
+        let taken = spin.spin(deadline, || match inlet.retry_take(many) {
             Err(RecvError::Empty) => None,
             taken => Some(taken),
-        })
+        })?;
+        self.show(&taken);
+        Some(taken)
     }
 }
 
@@ -195,6 +280,7 @@ impl Drop for Inward {
         // What a forked child has is its parent's.
         if self.owner.check().is_ok() {
             self.inlet.close();
+            self.shared.iter().for_each(|shared| shared.watch().close());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Where a sender and a receiver meet at a Unix socket, before they share memory: who may come, what they say, who answers.
 //!
 //! Both talk in letters of one size, [`LETTER`] bytes, so that neither ever has to believe a length: `RWMT`, a version, what it
-//! is, the length of the text, and the text, filled up with zeros. A letter may come with a descriptor. The receiver's side is
+//! is, the length of the text, and the text, filled up with zeros. A letter may come with descriptors. The receiver's side is
 //! a [`Host`]: a thread that sleeps until somebody connects, and ends with the receiver.
 //!
 //! A forked child inherits the listening socket, but not the thread: its copy of the host does nothing. The socket is shut
@@ -22,7 +22,7 @@ use crate::channel::{Existence, Options, Owner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::descriptor::{self, Ready};
 use crate::sys::process::{group_id, user_id};
-use crate::sys::socket::{self, Place, Type};
+use crate::sys::socket::{self, MOST_DESCRIPTORS, Place, Type};
 use crate::sys::{clock, thread};
 use crate::units::format_duration;
 
@@ -76,7 +76,8 @@ impl Word {
 pub(super) struct Letter {
     pub(super) word: Word,
     pub(super) text: String,
-    pub(super) descriptor: Option<OwnedFd>,
+    /// What came with it; as much as this process may have.
+    pub(super) descriptors: Vec<OwnedFd>,
 }
 
 /// As much of a text as fits into a letter.
@@ -90,14 +91,14 @@ pub(super) fn fitting(mut text: String) -> String {
 }
 
 /// Sends a letter, without waiting: each side has room for one, unless the other doesn't keep to the protocol.
-pub(super) fn say(link: BorrowedFd, word: Word, text: &str, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+pub(super) fn say(link: BorrowedFd, word: Word, text: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let text = fitting(text.to_owned());
     let mut bytes = [0; LETTER];
     bytes[..4].copy_from_slice(&MAGIC);
     bytes[4..6].copy_from_slice(&[VERSION, word as u8]);
     bytes[6..HEADER].copy_from_slice(&(text.len() as u16).to_le_bytes());
     bytes[HEADER..HEADER + text.len()].copy_from_slice(text.as_bytes());
-    match socket::send_with(link, &bytes, descriptor.as_slice())? {
+    match socket::send_with(link, &bytes, descriptors)? {
         LETTER => Ok(()),
         _ => Err(IoKind::WouldBlock.into()),
     }
@@ -107,13 +108,15 @@ pub(super) fn say(link: BorrowedFd, word: Word, text: &str, descriptor: Option<B
 /// [`IoKind::ConnectionAborted`] once `stop` is set, [`IoKind::InvalidData`] if it is none.
 pub(super) fn hear(link: BorrowedFd, deadline: Duration, stop: Option<BorrowedFd<'_>>) -> io::Result<Letter> {
     let mut bytes = [0; LETTER];
-    let (mut length, mut descriptor) = (0, None);
+    let (mut length, mut descriptors) = (0, Vec::new());
     while length < LETTER {
         match socket::receive_with(link, &mut bytes[length..]) {
             Ok((0, _)) => return Err(IoKind::UnexpectedEof.into()),
             Ok((more, came)) => {
                 length += more;
-                descriptor = descriptor.or(came);
+                // No letter comes with more; those of who sends some with each byte are closed.
+                descriptors.extend(came);
+                descriptors.truncate(MOST_DESCRIPTORS);
             }
             Err(e) if e.kind() == IoKind::WouldBlock => {
                 let link = (link, Ready::Read);
@@ -131,7 +134,7 @@ pub(super) fn hear(link: BorrowedFd, deadline: Duration, stop: Option<BorrowedFd
         }
     }
     let (word, text) = decode(&bytes).ok_or(IoKind::InvalidData)?;
-    Ok(Letter { word, text, descriptor })
+    Ok(Letter { word, text, descriptors })
 }
 
 fn decode(bytes: &[u8; LETTER]) -> Option<(Word, String)> {
@@ -349,15 +352,16 @@ mod tests {
     fn letters_arrive_with_their_descriptors() {
         let (one, other) = pair();
         let event = descriptor::event().unwrap();
-        say(one.as_fd(), Word::Memfd, "ä".repeat(400).as_str(), Some(event.as_fd())).unwrap();
-        say(one.as_fd(), Word::No, "no\nway", None).unwrap();
+        say(one.as_fd(), Word::Memfd, "ä".repeat(400).as_str(), &[event.as_fd(); 129]).unwrap();
+        say(one.as_fd(), Word::No, "no\nway", &[]).unwrap();
         let letter = hear(other.as_fd(), soon(), None).unwrap();
         assert_eq!((letter.word, letter.text.len()), (Word::Memfd, LETTER - HEADER));
-        descriptor::set_event(letter.descriptor.unwrap().as_fd());
+        assert_eq!(letter.descriptors.len(), 129);
+        descriptor::set_event(letter.descriptors[128].as_fd());
         assert!(descriptor::is_ready(event.as_fd(), Ready::Read).unwrap());
         let letter = hear(other.as_fd(), soon(), None).unwrap();
         assert_eq!((letter.word, &letter.text[..]), (Word::No, "no?way"));
-        assert!(letter.descriptor.is_none());
+        assert!(letter.descriptors.is_empty());
         assert_eq!(hear(other.as_fd(), soon(), None).unwrap_err().kind(), IoKind::TimedOut);
         descriptor::set_event(event.as_fd());
         let stopped = hear(other.as_fd(), soon() + Duration::from_secs(60), Some(event.as_fd()));
@@ -371,7 +375,7 @@ mod tests {
         for (at, wrong) in [(0, &[0][..]), (4, &[2]), (5, &[99]), (6, &[low, high]), (0, &[255; LETTER])] {
             let (one, other) = pair();
             let (there, back) = pair();
-            say(there.as_fd(), Word::Yes, "", None).unwrap();
+            say(there.as_fd(), Word::Yes, "", &[]).unwrap();
             let mut bytes = [0; LETTER];
             assert_eq!(descriptor::read(back.as_fd(), &mut bytes).unwrap(), LETTER);
             bytes[at..at + wrong.len()].copy_from_slice(wrong);

@@ -1,7 +1,7 @@
 //! Rings in a sealed memfd, handed over at a Unix socket: memory without a name, of a size that nobody can change.
 //!
 //! The receiver [claims](Claim) the path, makes the ring, attaches to it, and only then listens. Whoever connects is checked, and is
-//! sent one letter with the descriptor; nothing is read from it, and it is hung up on, so that nobody can keep others waiting.
+//! sent one letter with the descriptor, and those of the eventfds if the ring has some; nothing is read from it, and it is hung up on, so that nobody can keep others waiting.
 //! The sender checks who listens, that the memfd is sealed, and the ring in it, and attaches.
 //!
 //! Whoever was handed the ring finds its receivers attached, or gone: the first attached before it listened. So a ring that
@@ -84,12 +84,12 @@ fn join(
         Ok(letter) => letter,
         Err(e) => return meeting::unheard(address, options, e),
     };
-    match (letter.word, letter.descriptor) {
-        (Word::Memfd, Some(descriptor)) => {
-            let segment = Segment::received(&address.target().to_string(), descriptor.into(), false)?;
+    match (letter.word, letter.descriptors.is_empty()) {
+        (Word::Memfd, false) => {
+            let segment = Segment::received(&address.target().to_string(), letter.descriptors, false)?;
             attach(Place::Made(&Arc::new(segment)), options, role).map(Some)
         }
-        (Word::Memfd, None) => {
+        (Word::Memfd, true) => {
             Err(Error::new(ErrorKind::NoSpace, "take the descriptor handed over at", address.target())
                 .advise("this process probably has too many files open, see `ulimit -n`"))
         }
@@ -147,8 +147,8 @@ impl Service for Counter {
     fn serve(&mut self, link: OwnedFd, _stop: BorrowedFd<'_>) {
         // Whoever can't be told comes again, or is gone.
         let _ = match is_admitted(link.as_fd(), self.perm) {
-            Ok(true) => say(link.as_fd(), Word::Memfd, "", self.segment.descriptor()),
-            Ok(false) => say(link.as_fd(), Word::Denied, &denial(self.perm), None),
+            Ok(true) => say(link.as_fd(), Word::Memfd, "", &self.segment.descriptors()),
+            Ok(false) => say(link.as_fd(), Word::Denied, &denial(self.perm), &[]),
             Err(e) => Err(e),
         };
     }

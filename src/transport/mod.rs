@@ -27,6 +27,7 @@ mod outlet;
 mod packets;
 mod pipe;
 mod plan;
+mod pollset;
 mod port;
 mod pty;
 mod receiver;
@@ -37,8 +38,12 @@ mod sources;
 mod stream;
 mod sysvmq;
 mod tcp;
+mod told;
 mod udp;
 mod unix;
+
+#[cfg(test)]
+mod watched_tests;
 
 pub use address::{Address, Host, LogLock, ParseAddressError, Priority, Target, UnixKind, UnixName};
 pub use auto::Chosen;
@@ -46,6 +51,10 @@ pub use capabilities::Capabilities;
 pub use list::{Listed, list};
 pub use open::Trusted;
 pub use pipe::PipeEnd;
+#[cfg(feature = "async")]
+pub(crate) use receiver::Taken;
 pub use receiver::{Batch, Delivery, Message, Messages, Receiver};
 pub use remove::remove;
+#[cfg(feature = "async")]
+pub(crate) use sender::Space;
 pub use sender::{Outgoing, PartialSend, SendGrant, Sender};

@@ -344,6 +344,14 @@ impl Port for QueuePort {
         mqueue::send(&self.queue.file, bytes, priority).map(|()| bytes.len())
     }
 
+    fn must_look(&self) -> bool {
+        true
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.queue.file.as_fd())
+    }
+
     fn wait(&mut self, deadline: Duration) -> io::Result<()> {
         descriptor::wait_one(self.queue.file.as_fd(), Ready::Write, Some(deadline)).map(drop)
     }

@@ -10,6 +10,7 @@ use super::port::{MOST, Piece, Port};
 use super::sender::Outgoing;
 use crate::channel::{Framing, PeerState, SendError};
 use crate::sys::clock;
+use crate::sys::epoll::{Epoll, Interest};
 
 /// How much a batch collects before it is handed over.
 const BATCH: usize = 64 << 10;
@@ -318,6 +319,17 @@ impl<P: Port> Outlet for Outbox<P> {
 
     fn end(&mut self) -> Option<SendError> {
         self.port.end()
+    }
+
+    fn must_look(&self) -> bool {
+        self.port.must_look()
+    }
+
+    fn watch(&mut self, epoll: &Epoll) -> io::Result<bool> {
+        match self.port.descriptor() {
+            Some(fd) => epoll.add(fd, Interest::WRITE, 0).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     fn peer(&self) -> PeerState {

@@ -1,12 +1,18 @@
 //! Sending where the kernel carries the messages: waiting, deadlines, and what is told when; the same for all mechanisms.
 
 use std::fmt::Debug;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::pollset::Shared;
 use super::sender::Outgoing;
 use crate::channel::{Owner, PeerState, SendError};
+use crate::error;
 use crate::sys::clock;
-use crate::wait::{SLICE, spin_for_room};
+use crate::sys::epoll::Epoll;
+use crate::wait::{SLICE, Side, Watch, spin_for_room};
 
 /// How long an endpoint that is dropped tries to hand over what was sent, and to say that it leaves.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
@@ -28,6 +34,10 @@ pub(super) trait Outlet: Debug + Send {
     fn give_up(&mut self) -> usize;
     fn wait(&mut self, deadline: Duration) -> Result<(), SendError>;
     fn end(&mut self) -> Option<SendError>;
+    /// Whether the end of the receiver is found by [`Outlet::end`], and shows in no descriptor.
+    fn must_look(&self) -> bool;
+    /// Has in the instance what shows that there may be room, or that the receiver is gone; false if the mechanism can't be polled.
+    fn watch(&mut self, epoll: &Epoll) -> io::Result<bool>;
     fn peer(&self) -> PeerState;
     fn close(&mut self);
 }
@@ -42,11 +52,15 @@ pub(super) struct Outward {
     spin: Duration,
     /// When the receiver was last looked after, while there was no room.
     looked: Option<Duration>,
+    /// Once it is watched.
+    epoll: Option<Epoll>,
+    /// Once it is waited for along with others.
+    shared: Option<Shared>,
 }
 
 impl Outward {
     pub(super) fn new(outlet: Box<dyn Outlet>, keep_open: bool, spin: Duration) -> Self {
-        Self { outlet, owner: Owner::this(), keep_open, spin, looked: None }
+        Self { outlet, owner: Owner::this(), keep_open, spin, looked: None, epoll: None, shared: None }
     }
 
     pub(super) fn max_message(&self) -> usize {
@@ -95,6 +109,68 @@ impl Outward {
             Err(SendError::Full) => self.wait_for(None, |outlet| outlet.add(message)),
             outcome => outcome,
         }
+    }
+
+    /// Hands over what is left of messages that were sent; [`SendError::Full`] if that is not all of it.
+    #[cfg(any(test, feature = "async"))]
+    pub(super) fn try_flush(&mut self) -> Result<(), SendError> {
+        self.owner.check()?;
+        match self.outlet.flush() {
+            Err(SendError::Full) => Err(self.look()),
+            outcome => outcome,
+        }
+    }
+
+    /// As [`try_flush`](Self::try_flush), and behind that says that this end leaves.
+    #[cfg(feature = "async")]
+    pub(super) fn try_finish(&mut self) -> Result<(), SendError> {
+        self.owner.check()?;
+        match self.outlet.finish() {
+            Err(SendError::Full) => Err(self.look()),
+            outcome => outcome,
+        }
+    }
+
+    /// Sends a message, or keeps it, to be flushed, if there is no room; of those before nothing may be left.
+    #[cfg(feature = "async")]
+    pub(super) fn send_or_keep(&mut self, message: Outgoing<'_>) -> Result<(), SendError> {
+        match self.try_send(message) {
+            Err(SendError::Full) => self.outlet.add(message),
+            outcome => outcome.map(drop),
+        }
+    }
+
+    /// What it shares with whoever waits for it along with others.
+    pub(super) fn watch_shared(&mut self) -> error::Result<Arc<Watch>> {
+        let shared = match self.shared.take() {
+            Some(shared) => shared,
+            None => Shared::new(Side::Sender, self.watch())?,
+        };
+        Ok(Arc::clone(self.shared.insert(shared).watch()))
+    }
+
+    /// What is readable whenever there may be room, or the receiver is gone. None if the mechanism can't be polled.
+    pub(super) fn watch(&mut self) -> io::Result<Option<Arc<OwnedFd>>> {
+        let fenced = |_| io::Error::new(io::ErrorKind::PermissionDenied, SendError::Fenced);
+        self.owner.check().map_err(fenced)?;
+        if self.epoll.is_none() {
+            let epoll = Epoll::new()?;
+            if !self.outlet.watch(&epoll)? {
+                return Ok(None);
+            }
+            self.epoll = Some(epoll);
+        }
+        Ok(self.epoll.as_ref().map(|epoll| Arc::clone(epoll.descriptor())))
+    }
+
+    /// Whether whoever polls for room must come back once per slice nevertheless, and [suspect](Self::suspect) the receiver.
+    pub(super) fn must_look(&self) -> bool {
+        self.outlet.must_look()
+    }
+
+    /// The next attempt that finds no room looks at once after the receiver.
+    pub(super) fn suspect(&mut self) {
+        self.looked = Some(Duration::ZERO);
     }
 
     /// Hands over a batch; an error comes with how many of its last messages were not handed over.
@@ -154,6 +230,13 @@ impl Outward {
     /// Why there is no room: looks after the receiver once per slice.
     #[cold]
     fn look(&mut self) -> SendError {
+        if let Some(shared) = &mut self.shared {
+            let is_suspicious = shared.is_suspicious();
+            shared.hold(self.outlet.must_look());
+            if is_suspicious {
+                self.suspect();
+            }
+        }
         let now = clock::now();
         match self.looked {
             Some(looked) if now < looked + SLICE => return SendError::Full,
@@ -172,6 +255,7 @@ impl Drop for Outward {
         // What a forked child has is its parent's.
         if self.owner.check().is_ok() {
             self.outlet.close();
+            self.shared.iter().for_each(|shared| shared.watch().close());
         }
     }
 }

@@ -55,6 +55,10 @@ impl Port for PacketPort {
         Ok(sent.checked_sub(1).map_or(0, |last| ends[last]))
     }
 
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd.as_fd())
+    }
+
     fn wait(&mut self, deadline: Duration) -> io::Result<()> {
         descriptor::wait_one(self.fd.as_fd(), Ready::Write, Some(deadline)).map(drop)
     }

@@ -67,6 +67,10 @@ impl Port for PipePort {
         Ok(taken)
     }
 
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd.as_fd())
+    }
+
     fn wait(&mut self, deadline: Duration) -> io::Result<()> {
         descriptor::wait_one(self.fd.as_fd(), Ready::Write, Some(deadline)).map(drop)
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::channel::{PeerState, SendError};
@@ -34,6 +35,14 @@ pub(super) trait Port: Debug + Send {
 
     /// Sleeps until there may be room, or `deadline`.
     fn wait(&mut self, deadline: Duration) -> io::Result<()>;
+
+    /// What can be polled for room, and for the end of the receiver unless it [must be looked after](Self::must_look).
+    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Whether only [`Port::end`] tells that the receiver is gone.
+    fn must_look(&self) -> bool {
+        false
+    }
 
     /// Whether the receiver is gone, as far as the mechanism can tell without being written to. Asked once per slice.
     fn end(&mut self) -> Option<SendError> {

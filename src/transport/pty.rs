@@ -76,6 +76,10 @@ impl Port for PtyPort {
         self.port.put_many(bytes, pieces)
     }
 
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.port.descriptor()
+    }
+
     fn wait(&mut self, deadline: Duration) -> io::Result<()> {
         self.port.wait(deadline)
     }
@@ -154,6 +158,7 @@ mod tests {
     use crate::channel::Options;
     use crate::sys::child::Child;
     use crate::transport::Address;
+    use crate::transport::watched_tests::numbers_are_not_used_again;
     use std::fs;
     use std::os::unix::fs::{MetadataExt, symlink};
 
@@ -183,6 +188,7 @@ mod tests {
 
     #[test]
     fn the_slave_has_the_mode_that_was_asked_for() {
+        let _terminals = numbers_are_not_used_again();
         let scratch = Scratch::new("mode");
         for (options, mode) in [("", 0o600), ("?perm=0666", 0o666), ("?perm=0622", 0o622)] {
             let receiver = scratch.receiver(options).unwrap();
@@ -194,6 +200,7 @@ mod tests {
 
     #[test]
     fn a_living_receiver_keeps_its_link_without_its_lock_file() {
+        let _terminals = numbers_are_not_used_again();
         // In a process of its own, lest another test's child keeps the master.
         Child::fork(|_| {
             let scratch = Scratch::new("alive");
@@ -212,6 +219,7 @@ mod tests {
 
     #[test]
     fn a_dead_receivers_link_goes_though_its_number_is_used_again() {
+        let _terminals = numbers_are_not_used_again();
         let scratch = Scratch::new("again");
         let mut child = Child::fork(|tell| {
             let _receiver = scratch.receiver("").unwrap();

@@ -8,10 +8,13 @@ use std::time::{Duration, Instant};
 use super::auto::{Chosen, Decision};
 use super::inlet::Inward;
 use super::meeting::Host;
-use crate::channel::{Attachment, PeerState, RecvError, deadline_at, deadline_in, mpmc, spsc};
+use super::told::Told;
+use crate::channel::{Attachment, PeerEvent, PeerState, RecvError, deadline_at, deadline_in, mpmc, spsc};
+use crate::error;
 use crate::layout::Ring;
 use crate::ring::spsc::Record;
 use crate::sys::copy::copy_racing;
+use crate::wait::{Pollable, Watch, Watched};
 
 /// The receiving end of a channel. Dropping it closes the channel for the sender.
 ///
@@ -40,6 +43,7 @@ pub struct Receiver {
     /// Where it is agreed what carries the messages, at an `auto:` address.
     decision: Option<Arc<Decision>>,
     /// Who answers for this receiver, as long as it is here. It goes after the end, so that its peers hear of that first.
+    told: Told,
     _host: Option<Host>,
 }
 
@@ -56,7 +60,7 @@ enum End {
 
 /// A message from there.
 #[derive(Clone, Copy, Debug)]
-enum Taken {
+pub(crate) enum Taken {
     Spsc(Record),
     Mpmc(mpmc::Item),
     /// The end keeps its bytes until the next one is taken.
@@ -93,9 +97,22 @@ impl End {
     /// Becomes the end that was agreed on; waits for that until `deadline`.
     fn settle(&mut self, deadline: Option<Duration>) -> Result<(), RecvError> {
         if let Self::Awaited(decision) = self {
+            let decision = Arc::clone(decision);
             *self = decision.wait(deadline)?.end;
+            if decision.is_watched() {
+                decision.pass_on(self.watch().and_then(Pollable::new))?;
+            }
         }
         Ok(())
+    }
+
+    fn watch(&mut self) -> error::Result<Arc<Watch>> {
+        match self {
+            Self::Spsc(consumer) => consumer.watch(),
+            Self::Mpmc(consumer) => consumer.watch(),
+            Self::Carried(inward) => inward.watch_shared(),
+            Self::Awaited(decision) => decision.watch(),
+        }
     }
 
     #[inline(always)]
@@ -124,6 +141,17 @@ impl End {
             (Self::Spsc(consumer), Taken::Spsc(record)) => consumer.release(record.end),
             (Self::Mpmc(consumer), Taken::Mpmc(item)) => consumer.release(item),
             (Self::Carried(inward), Taken::Carried(_)) => inward.release(),
+            _ => {}
+        }
+    }
+
+    /// What was just taken stays the next one.
+    #[cfg(feature = "async")]
+    fn put_back(&mut self, taken: &Taken) {
+        match (self, taken) {
+            (Self::Spsc(consumer), Taken::Spsc(record)) => consumer.untake(record),
+            (Self::Mpmc(consumer), Taken::Mpmc(item)) => consumer.untake(item),
+            (Self::Carried(inward), Taken::Carried(_)) => inward.put_back(),
             _ => {}
         }
     }
@@ -221,11 +249,18 @@ impl Receiver {
             Ring::Spsc => End::Spsc(attachment.into_spsc_consumer()?),
             Ring::Mpmc => End::Mpmc(attachment.into_mpmc_consumer()?),
         };
-        Ok(Self { end, buffer: Vec::new(), local_address: None, decision: None, _host: None })
+        Ok(Self { end, buffer: Vec::new(), local_address: None, decision: None, told: Told::default(), _host: None })
     }
 
     pub(super) fn carried(inward: Inward) -> Self {
-        Self { end: End::Carried(inward), buffer: Vec::new(), local_address: None, decision: None, _host: None }
+        Self {
+            end: End::Carried(inward),
+            buffer: Vec::new(),
+            local_address: None,
+            decision: None,
+            told: Told::default(),
+            _host: None,
+        }
     }
 
     pub(super) fn at(self, local_address: Option<SocketAddr>) -> Self {
@@ -235,7 +270,14 @@ impl Receiver {
     /// A receiver that is told later what carries its messages.
     pub(super) fn awaited(decision: Arc<Decision>) -> Self {
         let end = End::Awaited(Arc::clone(&decision));
-        Self { end, buffer: Vec::new(), local_address: None, decision: Some(decision), _host: None }
+        Self {
+            end,
+            buffer: Vec::new(),
+            local_address: None,
+            decision: Some(decision),
+            told: Told::default(),
+            _host: None,
+        }
     }
 
     /// This receiver, with who answers for it.
@@ -312,6 +354,40 @@ impl Receiver {
         }
     }
 
+    /// What has become of the sender and was not told here yet, one thing at a time; the first is that it is there. Never blocks, but costs
+    /// system calls. Independent of what receiving tells.
+    ///
+    /// At a ring nothing is left out. Elsewhere it follows from what [`peer`](Self::peer) says.
+    pub fn peer_event(&mut self) -> Option<PeerEvent> {
+        match &mut self.end {
+            End::Spsc(consumer) => consumer.peer_event(),
+            End::Mpmc(consumer) => consumer.peer_event(),
+            End::Carried(_) | End::Awaited(_) => self.told.next(self.peer()),
+        }
+    }
+
+    /// A descriptor that is readable when there may be something to receive, or something to tell of the sender: for `poll`, `epoll` and other event
+    /// loops. [`Pollable`] says in which order to do what.
+    ///
+    /// ```
+    /// use std::os::fd::AsFd;
+    /// use ringway::{Address, Options};
+    ///
+    /// let address: Address = "anon:example-pollable-receiver".parse()?;
+    /// let mut receiver = Options::new().receiver(&address)?;
+    /// let pollable = receiver.pollable()?;
+    /// # let _ = pollable.as_fd();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) at a ring that was made with [`Wait::Spin`](crate::Wait::Spin), and where
+    /// [`Capabilities`](super::Capabilities) say that there is nothing to poll; [`NoSpace`](crate::ErrorKind::NoSpace) without descriptors or
+    /// threads.
+    pub fn pollable(&mut self) -> error::Result<Pollable> {
+        Pollable::new(self.watch()?)
+    }
+
     /// The next message, if there is one now. Never blocks.
     ///
     /// # Errors
@@ -320,7 +396,7 @@ impl Receiver {
     /// [`Malformed`](RecvError::Malformed) and [`Os`](RecvError::Os).
     #[inline]
     pub fn try_recv(&mut self) -> Result<Message<'_>, RecvError> {
-        let taken = self.end.try_take()?;
+        let taken = self.try_take()?;
         Ok(self.message(taken))
     }
 
@@ -450,8 +526,23 @@ impl Receiver {
         self.end.bytes(&self.buffer, delivery)
     }
 
+    /// Takes the next message, if there is one now, for [`Receiver::message`].
     #[inline(always)]
-    fn message(&mut self, taken: Taken) -> Message<'_> {
+    pub(crate) fn try_take(&mut self) -> Result<Taken, RecvError> {
+        self.end.try_take()
+    }
+
+    /// Whether there is a message now, which stays the next one.
+    #[cfg(feature = "async")]
+    pub(crate) fn try_peek(&mut self) -> Result<(), RecvError> {
+        let taken = self.end.try_take()?;
+        self.end.put_back(&taken);
+        Ok(())
+    }
+
+    /// Lends out what was just taken.
+    #[inline(always)]
+    pub(crate) fn message(&mut self, taken: Taken) -> Message<'_> {
         let delivery = self.copy_out(&taken);
         Message { receiver: self, taken, delivery }
     }
@@ -471,6 +562,16 @@ impl Receiver {
             unsafe { copy_racing(self.buffer.as_mut_ptr(), payload, delivery.len) };
         }
         delivery
+    }
+}
+
+impl Watched for Receiver {
+    fn watch(&mut self) -> error::Result<Arc<Watch>> {
+        match &self.decision {
+            // It stays the same when the decision is made.
+            Some(decision) if decision.is_watched() => decision.watch(),
+            _ => self.end.watch(),
+        }
     }
 }
 
@@ -641,6 +742,17 @@ impl Iterator for Messages<'_> {
                 self.ended = matches!(error, RecvError::Fenced | RecvError::Poisoned);
                 Some(Err(error))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Receiver {
+    /// The end where the kernel carries the messages.
+    pub(super) fn inward(&mut self) -> &mut Inward {
+        match &mut self.end {
+            End::Carried(inward) => inward,
+            end => panic!("{end:?}"),
         }
     }
 }

@@ -1,15 +1,18 @@
 //! Sending by copy.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{error, fmt};
 
 use super::auto::Chosen;
 use super::outlet::Outward;
-use crate::channel::{Attachment, PeerState, SendError, deadline_at, deadline_in, mpmc, spsc};
+use super::told::Told;
+use crate::channel::{Attachment, PeerEvent, PeerState, SendError, deadline_at, deadline_in, mpmc, spsc};
 use crate::layout::Ring;
 use crate::ring;
 use crate::sys::copy::copy_racing;
+use crate::wait::{Pollable, Watch, Watched};
 
 /// The sending end of a channel. Dropping it closes the channel for the receiver, once that has received everything.
 ///
@@ -33,6 +36,7 @@ pub struct Sender {
     /// Where grants are built.
     buffer: Vec<u8>,
     /// What was agreed on with the receiver, at an `auto:` address.
+    told: Told,
     chosen: Option<Box<Chosen>>,
 }
 
@@ -47,7 +51,7 @@ enum End {
 
 /// Room for one message in a ring.
 #[derive(Clone, Copy, Debug)]
-enum Room {
+pub(crate) enum Room {
     Spsc(ring::spsc::Reservation),
     Mpmc(ring::mpmc::Reservation),
 }
@@ -64,7 +68,7 @@ impl Room {
 
 /// Room for one message: in a ring, or for this many bytes where the kernel looks after it when they are sent.
 #[derive(Clone, Copy, Debug)]
-enum Space {
+pub(crate) enum Space {
     Ring(Room),
     Carried(usize),
 }
@@ -172,11 +176,11 @@ impl Sender {
             Ring::Spsc => End::Spsc(attachment.into_spsc_producer()?),
             Ring::Mpmc => End::Mpmc(attachment.into_mpmc_producer()?),
         };
-        Ok(Self { end, buffer: Vec::new(), chosen: None })
+        Ok(Self { end, buffer: Vec::new(), told: Told::default(), chosen: None })
     }
 
     pub(super) fn carried(outward: Outward) -> Self {
-        Self { end: End::Carried(outward), buffer: Vec::new(), chosen: None }
+        Self { end: End::Carried(outward), buffer: Vec::new(), told: Told::default(), chosen: None }
     }
 
     /// This sender, with what was agreed on.
@@ -214,6 +218,40 @@ impl Sender {
             End::Mpmc(producer) => PeerState::of_many(producer.peers()),
             End::Carried(outward) => outward.peer(),
         }
+    }
+
+    /// What has become of the receiver and was not told here yet, one thing at a time; the first is that it is there. Never blocks, but costs
+    /// system calls. Independent of what sending tells.
+    ///
+    /// At a ring nothing is left out. Elsewhere it follows from what [`peer`](Self::peer) says.
+    pub fn peer_event(&mut self) -> Option<PeerEvent> {
+        match &mut self.end {
+            End::Spsc(producer) => producer.peer_event(),
+            End::Mpmc(producer) => producer.peer_event(),
+            End::Carried(_) => self.told.next(self.peer()),
+        }
+    }
+
+    /// A descriptor that is readable when there may be room after [`Full`](SendError::Full), or something to tell of the receiver: for `poll`, `epoll` and other event
+    /// loops. [`Pollable`] says in which order to do what.
+    ///
+    /// ```
+    /// use std::os::fd::AsFd;
+    /// use ringway::{Address, Options};
+    ///
+    /// let address: Address = "anon:example-pollable-sender".parse()?;
+    /// let mut sender = Options::new().sender(&address)?;
+    /// let pollable = sender.pollable()?;
+    /// # let _ = pollable.as_fd();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) at a ring that was made with [`Wait::Spin`](crate::Wait::Spin), and where
+    /// [`Capabilities`](super::Capabilities) say that there is nothing to poll; [`NoSpace`](crate::ErrorKind::NoSpace) without descriptors or
+    /// threads.
+    pub fn pollable(&mut self) -> crate::error::Result<Pollable> {
+        Pollable::new(self.watch()?)
     }
 
     /// Sends a message if there is room now, and returns its sequence. Never blocks.
@@ -344,10 +382,45 @@ impl Sender {
             }
             _ => Space::Ring(self.end.room(len, None)?),
         };
-        if self.buffer.len() < len {
-            self.buffer.resize(len, 0);
+        Ok(self.grant(space))
+    }
+
+    /// Room for a message of up to `len` bytes if there is some now, for [`Sender::grant`]: elsewhere than in a ring, when nothing is left of the
+    /// messages before.
+    #[cfg(feature = "async")]
+    pub(crate) fn try_space(&mut self, len: usize) -> Result<Space, SendError> {
+        match &mut self.end {
+            End::Carried(outward) => {
+                outward.check(len)?;
+                outward.try_flush()?;
+                Ok(Space::Carried(len))
+            }
+            end => end.try_room(len).map(Space::Ring),
         }
-        Ok(SendGrant { sender: self, space, tag: 0 })
+    }
+
+    /// A buffer for that room.
+    pub(crate) fn grant(&mut self, space: Space) -> SendGrant<'_> {
+        if self.buffer.len() < space.length() {
+            self.buffer.resize(space.length(), 0);
+        }
+        SendGrant { sender: self, space, tag: 0 }
+    }
+
+    /// Whether it is a ring's, which tells of whoever receives.
+    #[cfg(feature = "async")]
+    pub(crate) fn is_of_ring(&self) -> bool {
+        !matches!(self.end, End::Carried(_))
+    }
+
+    /// As [`flush`](Self::flush), or [`finish`](Self::finish) if nothing follows; [`Full`](SendError::Full) if that isn't done at once.
+    #[cfg(feature = "async")]
+    pub(crate) fn try_hand_over(&mut self, last: bool) -> Result<(), SendError> {
+        match &mut self.end {
+            End::Carried(outward) if last => outward.try_finish(),
+            End::Carried(outward) => outward.try_flush(),
+            End::Spsc(_) | End::Mpmc(_) => Ok(()),
+        }
     }
 
     #[inline(always)]
@@ -363,6 +436,16 @@ impl Sender {
     fn fill(&mut self, room: Room, message: Outgoing<'_>) -> u64 {
         self.end.copy_in(&room, message.payload);
         self.end.commit(room, message.payload.len(), message.tag)
+    }
+}
+
+impl Watched for Sender {
+    fn watch(&mut self) -> crate::error::Result<Arc<Watch>> {
+        match &mut self.end {
+            End::Spsc(producer) => producer.watch(),
+            End::Mpmc(producer) => producer.watch(),
+            End::Carried(outward) => outward.watch_shared(),
+        }
     }
 }
 
@@ -417,6 +500,17 @@ impl SendGrant<'_> {
             _ => Err(SendError::Fenced),
         }
     }
+
+    /// [`commit`](Self::commit) that doesn't wait: what there is no room for is kept, for [`Sender::try_hand_over`].
+    #[cfg(feature = "async")]
+    pub(crate) fn commit_at_once(self, used: usize) -> Result<(), SendError> {
+        let used = used.min(self.len());
+        if let (Space::Carried(_), Sender { end: End::Carried(outward), buffer, .. }) = (self.space, &mut *self.sender)
+        {
+            return outward.send_or_keep(Outgoing { payload: &buffer[..used], tag: self.tag });
+        }
+        self.commit(used).map(drop)
+    }
 }
 
 impl Deref for SendGrant<'_> {
@@ -451,5 +545,16 @@ impl fmt::Display for PartialSend {
 impl error::Error for PartialSend {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         Some(&self.error)
+    }
+}
+
+#[cfg(test)]
+impl Sender {
+    /// The end where the kernel carries the messages.
+    pub(super) fn outward(&mut self) -> &mut Outward {
+        match &mut self.end {
+            End::Carried(outward) => outward,
+            end => panic!("{end:?}"),
+        }
     }
 }

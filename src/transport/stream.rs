@@ -56,6 +56,10 @@ impl Port for StreamPort {
         descriptor::write(self.fd.as_fd(), &[IoSlice::new(bytes)], self.sink)
     }
 
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd.as_fd())
+    }
+
     fn wait(&mut self, deadline: Duration) -> io::Result<()> {
         descriptor::wait_one(self.fd.as_fd(), Ready::Write, Some(deadline)).map(drop)
     }

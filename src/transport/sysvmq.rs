@@ -353,6 +353,14 @@ impl Port for QueuePort {
         Ok(self.whole.len() - KIND_LEN)
     }
 
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn must_look(&self) -> bool {
+        true
+    }
+
     fn wait(&mut self, deadline: Duration) -> io::Result<()> {
         self.pauses.pause(deadline);
         Ok(())

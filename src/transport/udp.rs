@@ -4,7 +4,7 @@
 //! numbers in the frames say how much: see [`Delivery::gap`](super::Delivery::gap).
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::address::Host;
@@ -90,6 +90,10 @@ impl Port for UdpPort {
 
     fn put_many(&mut self, bytes: &[u8], pieces: &[Piece]) -> io::Result<usize> {
         again(|| self.port.put_many(bytes, pieces))
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.port.descriptor()
     }
 
     fn wait(&mut self, deadline: Duration) -> io::Result<()> {

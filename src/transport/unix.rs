@@ -174,8 +174,8 @@ struct Listener {
 }
 
 impl Door for Listener {
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.fd.as_fd())
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     fn accept(&mut self) -> io::Result<Box<dyn Feed>> {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::backoff::Backoff;
-use super::event::Sleep;
-use crate::layout::Wait;
-use crate::primitive::AtomicU32;
-use crate::sys::{clock, cpu, futex, semaphore};
+use super::belfry::Sleeper;
+use super::budget::Budget;
+use crate::primitive::{AtomicU32, Ordering};
+use crate::sys::{clock, cpu};
 
 /// No sleep is longer, so that a waiter notices its peer's death, and a wake-up that a dying peer owed it.
 pub(crate) const SLICE: Duration = Duration::from_millis(100);
@@ -28,19 +28,12 @@ pub(crate) trait Station {
 }
 
 /// How long a wait may take.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
-    /// How long to spin before sleeping.
-    pub(crate) spin: Duration,
+#[derive(Debug)]
+pub(crate) struct Patience<'a> {
+    /// How long to spin before sleeping, which learns from this wait.
+    pub(crate) spin: &'a mut Budget,
     /// The monotonic time at which to give up.
     pub(crate) deadline: Option<Duration>,
-}
-
-/// What a waiter sleeps on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sleeper {
-    strategy: Wait,
-    semaphore: *mut semaphore::RawSemaphore,
 }
 
 /// What the waiter is to look at.
@@ -55,82 +48,33 @@ pub(crate) enum Look {
 }
 
 impl Sleeper {
-    /// # Safety
-    /// With [`Wait::Semaphore`], `semaphore` must point to an initialised one that stays mapped while this is used.
-    pub(crate) unsafe fn new(strategy: Wait, semaphore: *mut semaphore::RawSemaphore) -> Self {
-        Self { strategy, semaphore }
-    }
-
-    /// Whether waiters never sleep, and need not be woken.
-    #[inline(always)]
-    pub(crate) fn is_sleepless(self) -> bool {
-        self.strategy == Wait::Spin
-    }
-
-    /// Sleeps until woken, or until `deadline`, or a little, for no reason.
-    fn sleep(self, epoch: &AtomicU32, expected: u32, deadline: Duration) {
-        // An error, a signal and a spurious wake are all answered by the caller's next look; the deadline bounds a loop
-        // that an error which stays would make.
-        if self.strategy == Wait::Semaphore {
-            // SAFETY: the promise to `new`.
-            let _ = unsafe { semaphore::wait(self.semaphore, deadline) };
-        } else {
-            let _ = futex::wait(epoch, expected, Some(deadline));
-        }
-    }
-
-    /// Forgets wakes that came too late for earlier waits: each would end a sleep for nothing.
-    fn settle(self) {
-        if self.strategy == Wait::Semaphore {
-            // Each wait is notified at most once, so there are few; the bound is against a peer that keeps posting.
-            for _ in 0..16 {
-                // SAFETY: the promise to `new`.
-                if !unsafe { semaphore::try_wait(self.semaphore) } {
-                    break;
-                }
-            }
-        }
-    }
-}
-
-impl Sleep for Sleeper {
-    fn wake(self, epoch: &AtomicU32) {
-        // There is nobody to tell of an error, and the waiter's slice makes up for it.
-        if self.strategy == Wait::Semaphore {
-            // SAFETY: the promise to `new`.
-            let _ = unsafe { semaphore::post(self.semaphore) };
-        } else {
-            let _ = futex::wake(epoch, 1);
-        }
-    }
-}
-
-impl Sleeper {
     /// Waits until `look` finds something. `None` if the deadline passed before.
     pub(crate) fn wait<T>(
         self,
         station: &mut impl Station,
-        Patience { spin, deadline }: Patience,
+        Patience { spin, deadline }: Patience<'_>,
         backoff: &Backoff,
         mut look: impl FnMut(Look) -> Option<T>,
     ) -> Option<T> {
-        let sleepy = !self.is_sleepless() && (spin.is_zero() || cpu::online() == 1);
+        let sleepy = !self.is_sleepless() && (spin.time().is_zero() || cpu::online() == 1);
         // Before the clock is read for the first time, which costs as much as a message.
         if !sleepy && let Some(found) = spin_once(backoff, &mut look) {
+            spin.paid();
             return Some(found);
         }
         let start = clock::now();
         let mut look_at_peer = start + SLICE;
-        let spin_until = match self.strategy {
-            Wait::Spin => Duration::MAX,
-            _ if sleepy => start,
-            _ => start.saturating_add(spin),
+        let spin_until = match self.is_sleepless() {
+            true => Duration::MAX,
+            false if sleepy => start,
+            false => start.saturating_add(spin.time()),
         };
         let mut now = start;
         loop {
             let awake = now < spin_until;
             if awake {
                 if let Some(found) = spin_once(backoff, &mut look) {
+                    spin.paid();
                     return Some(found);
                 }
                 if cpu::online() == 1 || now.saturating_sub(start) >= LONG {
@@ -142,11 +86,13 @@ impl Sleeper {
                 self.settle();
                 let announced = station.announce();
                 let found = look(Look::Ring);
-                if found.is_none() {
+                // Acquire: pairs with the store of whoever notifies. Behind the announcement, as what is slept on may not be the word.
+                if found.is_none() && station.word().load(Ordering::Acquire) == announced {
                     self.sleep(station.word(), announced, until);
                 }
                 station.retract();
                 if let Some(found) = found.or_else(|| look(Look::Ring)) {
+                    spin.slept(clock::now() - start, true);
                     return Some(found);
                 }
             }
@@ -154,10 +100,12 @@ impl Sleeper {
             if now >= look_at_peer {
                 look_at_peer = now + SLICE;
                 if let Some(found) = look(Look::Peer) {
+                    spin.slept(now - start, true);
                     return Some(found);
                 }
             }
             if deadline.is_some_and(|deadline| now >= deadline) {
+                spin.slept(now - start, false);
                 return None;
             }
         }

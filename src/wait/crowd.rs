@@ -1,7 +1,7 @@
 //! Telling one of many sleeping waiters that something was published, at the price of a fence and a load when nobody sleeps.
 //!
 //! Words: `waiters`, a bit for each waiter that sleeps or is about to; and for each waiter a `bell`, which moves on with
-//! each wake.
+//! each wake, and a `manner`: how it wants to be woken.
 //!
 //! # Why no wake-up is lost
 //! The waiter loads its bell (V0), sets its bit (V1), fences (V2) and then looks once more whether it still has to wait
@@ -19,8 +19,13 @@
 //! A notifier killed between M3 and M5, or a waiter killed after M3, leaves the others asleep: that is why sleeps are cut in
 //! slices. A killed waiter's bit costs one spare wake; recovery takes it away.
 //!
+//! # News of who comes and goes
+//! As in [`event`](super::event): a waiter that is watched says so (A1), fences (A2), loads its bell (A3) and looks who is there (A4), and
+//! whoever has news fences (M1) and looks at each member's manner (M2').
+//!
 //! It is the event count of Reed and Kanodia (1979), one for each waiter, with a set of those who wait.
 
+use super::manner::Manner;
 use crate::primitive::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Waiters of whom any may be woken.
@@ -34,8 +39,10 @@ pub struct Crowd<'a> {
 pub trait Bells: Copy {
     /// The bell of a waiter.
     fn bell(&self, waiter: u32) -> &AtomicU32;
+    /// How it wants to be woken.
+    fn manner(&self, waiter: u32) -> &AtomicU32;
     /// Wakes it, if it sleeps on its bell.
-    fn wake(&self, waiter: u32);
+    fn wake(&self, waiter: u32, manner: Manner);
 }
 
 impl Crowd<'_> {
@@ -68,7 +75,7 @@ impl Crowd<'_> {
                 return;
             }
             let waiter = waiters.trailing_zeros();
-            // M3. Release: pairs with V4.
+            // M3. Release: pairs with V4. Acquire: with V1, for the manner.
             let before = self.waiters.fetch_and(!(1 << waiter), Ordering::AcqRel);
             if before & 1 << waiter != 0 {
                 ring(waiter, bells);
@@ -89,18 +96,44 @@ impl Crowd<'_> {
         }
     }
 
-    /// Announces a wait. The caller must look again whether it has to wait, and may sleep only if so, and while its bell
-    /// has the value that is returned.
-    pub fn announce(self, waiter: u32, bells: impl Bells) -> u32 {
+    /// [`notify_all`](Self::notify_all), and tells those of `others` that are watched: of who came, went or died, or that nothing is right
+    /// any more.
+    pub fn tell(self, others: impl Iterator<Item = u32>, bells: impl Bells) {
+        // Its fence is M1 for the rest, too.
+        self.notify_all(bells);
+        // M2'.
+        for other in others.filter(|&other| Manner::load(bells.manner(other)).is_watched()) {
+            ring(other, bells);
+        }
+    }
+
+    /// Announces a wait, to be woken in that manner. The caller must look again whether it has to wait, and may sleep only if so,
+    /// and while its bell has the value that is returned.
+    pub fn announce(self, waiter: u32, bells: impl Bells, manner: Manner) -> u32 {
+        manner.store(bells.manner(waiter));
         // V0, pairs with M4.
         let epoch = bells.bell(waiter).load(Ordering::Acquire);
-        // V1. Relaxed: the fence orders it.
-        self.waiters.fetch_or(1 << waiter, Ordering::Relaxed);
+        let order = if cfg!(ringway_mutant = "crowd_manner_unordered") { Ordering::Relaxed } else { Ordering::Release };
+        // V1. Release: who takes the bit away sees the manner.
+        self.waiters.fetch_or(1 << waiter, order);
         if !cfg!(ringway_mutant = "crowd_announce_unfenced") {
             // V2, pairs with M1.
             fence(Ordering::SeqCst);
         }
         epoch
+    }
+
+    /// Says in which manner a waiter is watched, and on which epoch of its bell its news begin: who came or went before that, it
+    /// must look for itself.
+    pub fn watch(self, waiter: u32, bells: impl Bells, manner: Manner) -> u32 {
+        // A1.
+        manner.watched().store(bells.manner(waiter));
+        if !cfg!(ringway_mutant = "crowd_watch_unfenced") {
+            // A2, pairs with M1.
+            fence(Ordering::SeqCst);
+        }
+        // A3, pairs with M4.
+        bells.bell(waiter).load(Ordering::Acquire)
     }
 
     /// Ends an announced wait. Says whether the waiter was chosen: if it found something, it must
@@ -115,5 +148,5 @@ fn ring(waiter: u32, bells: impl Bells) {
     // M4. Release: pairs with V0, so that a waiter that doesn't sleep because of it sees what was published.
     bells.bell(waiter).fetch_add(1, Ordering::Release);
     // M5.
-    bells.wake(waiter);
+    bells.wake(waiter, Manner::load(bells.manner(waiter)));
 }

@@ -12,6 +12,7 @@ pub mod ringcheck;
 pub mod sleep;
 pub mod trace;
 
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -36,7 +37,25 @@ pub enum Kind {
 
 pub const KINDS: [Kind; 4] = [Kind::Shm, Kind::SysV, Kind::File, Kind::Anon];
 pub const NAMED: [Kind; 3] = [Kind::Shm, Kind::SysV, Kind::File];
+/// Those that every ring can use.
 pub const WAITS: [Wait; 3] = [Wait::Spin, Wait::Futex, Wait::Semaphore];
+
+impl Kind {
+    /// By what one can sleep in a ring there.
+    pub fn sleeping(self) -> &'static [Wait] {
+        const BY_NAME: [Wait; 5] =
+            [Wait::Futex, Wait::Semaphore, Wait::NamedSemaphore, Wait::SystemVSemaphore, Wait::Fifo];
+        match self {
+            Self::Anon => &[Wait::Futex, Wait::Semaphore, Wait::Eventfd],
+            Self::Shm | Self::SysV | Self::File => &BY_NAME,
+        }
+    }
+
+    /// Where each way to sleep is to be had.
+    pub fn of_each_way() -> impl Iterator<Item = (Self, Wait)> {
+        Self::Shm.sleeping().iter().map(|&wait| (Self::Shm, wait)).chain([(Self::Anon, Wait::Eventfd)])
+    }
+}
 
 /// One test at a time: a fork while another thread holds a lock would leave that lock locked in the child.
 pub fn alone() -> MutexGuard<'static, ()> {
@@ -122,6 +141,25 @@ impl Random {
 
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
+    }
+}
+
+/// Something that processes wait for; made before they are forked.
+pub struct Gate(PipeReader, PipeWriter);
+
+impl Gate {
+    pub fn new() -> Self {
+        let (reader, writer) = std::io::pipe().unwrap();
+        Self(reader, writer)
+    }
+
+    /// Lets so many pass.
+    pub fn open(&self, count: usize) {
+        (&self.1).write_all(&vec![0; count]).unwrap();
+    }
+
+    pub fn pass(&self) {
+        (&self.0).read_exact(&mut [0]).unwrap();
     }
 }
 

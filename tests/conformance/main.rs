@@ -146,6 +146,20 @@ conformance! {
     memfd MEMFD: bounded answering watching named for_other_senders for_one_receiver for_one_sender;
     memfd_mpmc MEMFD_MPMC: bounded answering watching named for_other_senders for_several_senders for_senders_at_will;
     auto AUTO: bounded answering watching named for_other_senders for_one_receiver for_one_sender;
+    shm_sem SHM_SEM: bounded answering watching named for_other_senders for_one_receiver for_one_sender;
+    shm_named_sem SHM_NAMED_SEM: bounded answering watching named for_other_senders for_one_receiver for_one_sender;
+    shm_fifo SHM_FIFO: bounded answering watching named for_other_senders for_one_receiver for_one_sender;
+    shm_mpmc_fifo SHM_MPMC_FIFO: bounded answering watching named for_other_senders for_several_senders for_senders_at_will;
+    sysv_sysv_sem SYSV_SYSV_SEM: bounded answering watching named for_other_senders for_one_receiver for_one_sender;
+    sysv_mpmc_sysv_sem SYSV_MPMC_SYSV_SEM: bounded answering watching named for_other_senders for_several_senders
+        for_senders_at_will;
+    file_mpmc_named_sem FILE_MPMC_NAMED_SEM: bounded answering watching named for_other_senders for_several_senders
+        for_senders_at_will;
+    anon_eventfd ANON_EVENTFD: bounded answering watching for_other_senders for_one_receiver for_one_sender;
+    memfd_eventfd MEMFD_EVENTFD: bounded answering watching named for_other_senders for_one_receiver for_one_sender;
+    memfd_mpmc_eventfd MEMFD_MPMC_EVENTFD: bounded answering watching named for_other_senders for_several_senders
+        for_senders_at_will;
+    auto_eventfd AUTO_EVENTFD: bounded answering watching named for_other_senders for_one_receiver for_one_sender;
     pipe PIPE: bounded in_parts answering watching for_several_senders for_senders_at_will;
     fd FD: bounded in_parts answering watching;
     fd_dgram FD_DGRAM: bounded in_parts answering watching;

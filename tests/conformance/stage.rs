@@ -10,7 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-pub use crate::common::Tell;
+pub use crate::common::{Gate, Tell};
 
 /// Beyond this, a test hangs.
 const LONGEST: libc::c_uint = 60;
@@ -219,25 +219,6 @@ pub fn tag(number: u64) -> u32 {
 pub fn check(bytes: &[u8], its_tag: u32, number: u64, len: usize) {
     assert_eq!((bytes.len(), its_tag), (len, tag(number)), "length and tag of message {number}");
     assert!(bytes == content(number, len), "the content of message {number}");
-}
-
-/// Something that processes wait for; made before they are forked.
-pub struct Gate(PipeReader, PipeWriter);
-
-impl Gate {
-    pub fn new() -> Self {
-        let (reader, writer) = std::io::pipe().unwrap();
-        Self(reader, writer)
-    }
-
-    /// Lets so many pass.
-    pub fn open(&self, count: usize) {
-        (&self.1).write_all(&vec![0; count]).unwrap();
-    }
-
-    pub fn pass(&self) {
-        (&self.0).read_exact(&mut [0]).unwrap();
-    }
 }
 
 /// A number that one process tells another; made before they are forked.

@@ -90,6 +90,17 @@ transports! {
     ANON_MPMC: "anon:{name}?ring=mpmc&producers=8&max_message=1MiB", { is_inherited: true, has_name: false, } of RING_OF_MANY;
     MEMFD: "memfd://{directory}/meet", {} of RING;
     MEMFD_MPMC: "memfd://{directory}/meet?ring=mpmc&producers=8&max_message=1MiB", {} of RING_OF_MANY;
+    SHM_SEM: "shm:///{name}?wait=sem", {} of RING;
+    SHM_NAMED_SEM: "shm:///{name}?wait=named-sem", {} of RING;
+    SHM_FIFO: "shm:///{name}?wait=fifo", {} of RING;
+    SHM_MPMC_FIFO: "shm:///{name}?wait=fifo&ring=mpmc&producers=8&max_message=1MiB", {} of RING_OF_MANY;
+    SYSV_SYSV_SEM: "sysv:?key={key}&wait=sysv-sem", {} of RING;
+    SYSV_MPMC_SYSV_SEM: "sysv:?key={key}&wait=sysv-sem&ring=mpmc&producers=8&max_message=1MiB", {} of RING_OF_MANY;
+    FILE_MPMC_NAMED_SEM: "file://{directory}/ring?wait=named-sem&persist=no&ring=mpmc&producers=8&max_message=1MiB", {} of RING_OF_MANY;
+    ANON_EVENTFD: "anon:{name}?wait=eventfd", { is_inherited: true, has_name: false, } of RING;
+    MEMFD_EVENTFD: "memfd://{directory}/meet?wait=eventfd", {} of RING;
+    MEMFD_MPMC_EVENTFD: "memfd://{directory}/meet?wait=eventfd&ring=mpmc&producers=8&max_message=1MiB", {} of RING_OF_MANY;
+    AUTO_EVENTFD: "auto:///{name}?wait=eventfd", { producers: Some(Some(1)), } of USUAL;
     AUTO: "auto:///{name}", { producers: Some(Some(1)), } of USUAL;
     PIPE: "pipe:", { has_name: false, } of USUAL;
     FD: "fd://{end}", { unit: 4096, sockets: Some(libc::SOCK_STREAM), } of FDS;

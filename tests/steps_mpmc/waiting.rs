@@ -9,7 +9,7 @@ use ringway::mpmc::Consumer;
 use std::cell::Cell;
 use std::time::Instant;
 
-const WAITS: [&str; 2] = ["futex", "sem"];
+const WAITS: [&str; 5] = ["futex", "sem", "named-sem", "sysv-sem", "fifo"];
 
 fn options(wait: &str) -> String {
     format!("producers=2&max_message=64&wait={wait}")
@@ -186,13 +186,10 @@ fn a_consumer_that_wakes_a_producer(wait: &str) {
     println!("woken after {:.1?} at most", longest.get());
 }
 
-/// The strategies with which to wake sleepers that take a slice if the wake-up is lost.
-fn wakers() -> &'static [&'static str] {
-    if is_full_run() {
-        return &WAITS;
-    }
-    println!("only with futexes, or with semaphores too with RINGWAY_FULL=1");
-    &WAITS[..1]
+/// The usual strategies, or in a full run all.
+fn usual_or<'a>(usual: &'a [&'a str], all: &'a [&'a str]) -> &'a [&'a str] {
+    println!("with {}; or with RINGWAY_FULL=1, {}", usual.join(", "), all.join(", "));
+    if is_full_run() { all } else { usual }
 }
 
 /// One has died; a successor takes the lane, whose next message is number `next`.
@@ -211,23 +208,23 @@ fn check_lane_goes_on(hall: &mut Hall, lane: u32, next: u64, but: &[(u32, u64)])
 #[test]
 fn one_that_waits_for_a_message() {
     let _alone = alone();
-    WAITS.iter().for_each(|wait| a_consumer_that_waits_for_a_message(wait));
+    usual_or(&WAITS[..2], &WAITS).iter().for_each(|wait| a_consumer_that_waits_for_a_message(wait));
 }
 
 #[test]
 fn one_that_waits_for_room() {
     let _alone = alone();
-    WAITS.iter().for_each(|wait| a_producer_that_waits_for_room(wait));
+    usual_or(&WAITS[..2], &WAITS).iter().for_each(|wait| a_producer_that_waits_for_room(wait));
 }
 
 #[test]
 fn one_that_sends_to_a_sleeper() {
     let _alone = alone();
-    wakers().iter().for_each(|wait| a_producer_that_wakes_a_consumer(wait));
+    usual_or(&WAITS[..1], &WAITS[..2]).iter().for_each(|wait| a_producer_that_wakes_a_consumer(wait));
 }
 
 #[test]
 fn one_that_makes_room_for_a_sleeper() {
     let _alone = alone();
-    wakers().iter().for_each(|wait| a_consumer_that_wakes_a_producer(wait));
+    usual_or(&WAITS[..1], &WAITS[..2]).iter().for_each(|wait| a_consumer_that_wakes_a_producer(wait));
 }

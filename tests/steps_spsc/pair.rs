@@ -14,7 +14,10 @@ pub fn ring() -> Scratch {
 pub fn ring_with(wait: &str) -> Scratch {
     // What payloads are cut from is made once: not by a child whose steps are counted.
     message(0).to_vec();
-    Scratch::with(Kind::Shm, &format!("capacity=4KiB&persist=yes&wait={wait}"))
+    match wait {
+        "eventfd" => Scratch::with(Kind::Anon, "capacity=4KiB&wait=eventfd"),
+        _ => Scratch::with(Kind::Shm, &format!("capacity=4KiB&persist=yes&wait={wait}")),
+    }
 }
 
 /// Of one that sleeps without further ado.

@@ -1,6 +1,7 @@
 //! Killed while waiting or waking: nobody's wake-up is lost for longer than a slice.
 
 use crate::common::alone;
+use crate::common::trace::marks::kill_wakers;
 use crate::common::trace::sleeper::Sleeper;
 use crate::common::trace::{Traced, kill_sleepers};
 use crate::pair::{ROOM, check_ring_works, commit, consumer, expect, fill, producer, receive, ring_with};
@@ -8,7 +9,9 @@ use ringway::Options;
 use std::cell::Cell;
 use std::time::Instant;
 
-const WAITS: [&str; 2] = ["futex", "sem"];
+/// Rings that can be looked at by their names.
+const WAITS: [&str; 5] = ["futex", "sem", "named-sem", "sysv-sem", "fifo"];
+const ALL_WAITS: [&str; 6] = ["futex", "sem", "named-sem", "sysv-sem", "fifo", "eventfd"];
 
 /// A receiver that is told of no death.
 fn receiver(scratch: &crate::common::Scratch) -> ringway::Receiver {
@@ -20,8 +23,8 @@ fn a_consumer_that_waits_for_a_message(wait: &str) {
         &format!("spsc, wait={wait}: wait for a message, read and release it"),
         || {
             let scratch = ring_with(wait);
-            let child = Traced::start_sleepy(|| consumer(&scratch), |consumer| assert_eq!(receive(consumer), 0));
             let producer = producer(&scratch);
+            let child = Traced::start_sleepy(|| consumer(&scratch), |consumer| assert_eq!(receive(consumer), 0));
             ((scratch, producer, 0), child)
         },
         |(_, producer, sent)| {
@@ -50,8 +53,8 @@ fn a_producer_that_waits_for_room(wait: &str) {
                 assert_eq!(fill(&mut producer, 0), ROOM);
                 producer
             };
-            let child = Traced::start_sleepy(prepare, |producer| commit(producer, ROOM));
             let receiver = receiver(&scratch);
+            let child = Traced::start_sleepy(prepare, |producer| commit(producer, ROOM));
             ((scratch, receiver, 0), child)
         },
         |(_, receiver, received)| {
@@ -74,7 +77,8 @@ fn a_producer_that_waits_for_room(wait: &str) {
 
 fn a_producer_that_wakes_the_consumer(wait: &str) {
     let longest = Cell::default();
-    kill_sleepers(
+    kill_wakers(
+        wait,
         &format!("spsc, wait={wait}: reserve, write, commit, and wake one who sleeps"),
         || {
             let scratch = ring_with(wait);
@@ -83,13 +87,12 @@ fn a_producer_that_wakes_the_consumer(wait: &str) {
             sleeper.lie_down();
             ((scratch, sleeper), child)
         },
-        |_| {},
-        |(scratch, sleeper), place| {
+        |(scratch, sleeper), ended| {
             let since = Instant::now();
             let report = ringway::inspect(scratch.name().unwrap()).unwrap();
             // It may be in hands already.
             let sent = report.positions.unwrap().published != Some(0);
-            assert!(sent || !place.ended);
+            assert!(sent || !ended);
             if !sent {
                 commit(&mut producer(&scratch), 1);
             }
@@ -102,7 +105,8 @@ fn a_producer_that_wakes_the_consumer(wait: &str) {
 
 fn a_consumer_that_wakes_the_producer(wait: &str) {
     let longest = Cell::default();
-    kill_sleepers(
+    kill_wakers(
+        wait,
         &format!("spsc, wait={wait}: recv, read, release, and wake one who waits for room"),
         || {
             let scratch = ring_with(wait);
@@ -116,12 +120,11 @@ fn a_consumer_that_wakes_the_producer(wait: &str) {
             sleeper.lie_down();
             ((scratch, sleeper), child)
         },
-        |_| {},
-        |(scratch, sleeper), place| {
+        |(scratch, sleeper), ended| {
             let since = Instant::now();
             let report = ringway::inspect(scratch.name().unwrap()).unwrap();
             let given_back = report.positions.unwrap().released > 0;
-            assert!(given_back || !place.ended);
+            assert!(given_back || !ended);
             let mut receiver = receiver(&scratch);
             if !given_back {
                 expect(&mut receiver, 0..=0);
@@ -141,13 +144,13 @@ fn a_consumer_that_wakes_the_producer(wait: &str) {
 #[test]
 fn one_that_waits_for_a_message() {
     let _alone = alone();
-    WAITS.iter().for_each(|wait| a_consumer_that_waits_for_a_message(wait));
+    ALL_WAITS.iter().for_each(|wait| a_consumer_that_waits_for_a_message(wait));
 }
 
 #[test]
 fn one_that_waits_for_room() {
     let _alone = alone();
-    WAITS.iter().for_each(|wait| a_producer_that_waits_for_room(wait));
+    ALL_WAITS.iter().for_each(|wait| a_producer_that_waits_for_room(wait));
 }
 
 #[test]

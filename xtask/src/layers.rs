@@ -4,7 +4,7 @@ use crate::steps::Outcome;
 use std::{fs, io, path::Path};
 
 /// Lowest first; modules of one line don't use each other.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["error", "primitive", "units"],
     &["ring", "sys"],
     &["segment"],
@@ -12,6 +12,7 @@ const LAYERS: [&[&str]; 7] = [
     &["liveness", "wait"],
     &["channel"],
     &["transport"],
+    &["future"],
 ];
 
 /// Crates that only the lowest modules may use.

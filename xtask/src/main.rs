@@ -43,9 +43,9 @@ fn main() -> ExitCode {
 }
 
 fn test(steps: &mut Steps) -> Outcome {
-    steps.step("build", |_| run(cargo("test --workspace --profile quick --no-run")))?;
+    steps.step("build", |_| run(cargo("test --workspace --all-features --profile quick --no-run")))?;
     steps.step("unit, integration and documentation tests", |tests| {
-        tests.count(cargo("test --workspace --profile quick --no-fail-fast"))?;
+        tests.count(cargo("test --workspace --all-features --profile quick --no-fail-fast"))?;
         if tests.passed == 0 { Err("no test ran".to_owned()) } else { Ok(()) }
     })?;
     steps.step("loom models", loom::models)
@@ -65,12 +65,14 @@ fn ci(steps: &mut Steps) -> Outcome {
         outside().try_for_each(|manifest| run(cargo("fmt --check --manifest-path").arg(manifest)))
     })?;
     steps.step("lints", |_| {
-        run(cargo("clippy --workspace --all-targets -- -D warnings"))?;
+        run(cargo("clippy --workspace --all-features --all-targets -- -D warnings"))?;
         outside().try_for_each(|manifest| {
             run(cargo("clippy --all-targets --manifest-path").arg(manifest).args(["--", "-D", "warnings"]))
         })
     })?;
-    steps.step("documentation", |_| run(cargo("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-Dwarnings")))?;
+    steps.step("documentation", |_| {
+        run(cargo("doc --workspace --all-features --no-deps").env("RUSTDOCFLAGS", "-Dwarnings"))
+    })?;
     steps.step("layers", |_| layers::check())?;
     test(steps)?;
     steps.step("mutants", |_| loom::mutants(false))?;

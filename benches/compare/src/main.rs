@@ -1,7 +1,8 @@
 //! ringway beside its peers and the bare hardware: decides whether it reaches the figures it is to reach.
 //!
 //! Rings of one producer and one consumer, or with `--mpmc` those of many, whose sides share the cores if they are more; or with
-//! `--transports` what the kernel carries, beside raw system calls.
+//! `--transports` what the kernel carries, beside raw system calls; or with `--waiting` the ways to sleep and to be woken, beside the bare ones
+//! and those of others.
 //!
 //! All rows are measured in turns, each block between two canaries. Only blocks with both canaries near count; a row
 //! with fewer than seven of them is unmeasured. Where cores are never near, `--far` shows the results all the same.
@@ -14,6 +15,7 @@ mod report;
 mod rows;
 mod suite;
 mod transports;
+mod waiting;
 
 use std::{
     fmt::Display,
@@ -39,6 +41,12 @@ struct Args {
     /// Everything the kernel carries, beside raw system calls; `--only` takes the name of a mechanism
     #[arg(long, conflicts_with = "mpmc")]
     transports: bool,
+    /// All ways to wait, beside the bare ones and those of others; `--only` takes the name of a section
+    #[arg(long, conflicts_with_all = ["mpmc", "transports"])]
+    waiting: bool,
+    /// Keep the CPUs from halting while nobody runs, by processes of the lowest priority
+    #[arg(long, requires = "waiting")]
+    awake: bool,
     /// Only figures whose name contains this, and the rows they need; "figures" for all of them without further rows
     #[arg(long)]
     only: Option<String>,
@@ -81,6 +89,10 @@ fn run(args: &Args) -> io::Result<()> {
     };
     if args.transports {
         let text = transports::run(&pair, plan, args.only.as_deref(), args.json)?;
+        return io::stdout().lock().write_all(text.as_bytes());
+    }
+    if args.waiting {
+        let text = waiting::run(&pair, plan, args.only.as_deref(), args.awake, args.json)?;
         return io::stdout().lock().write_all(text.as_bytes());
     }
     let wanted = |name: &str| args.only.as_deref().is_none_or(|only| only == "figures" || name.contains(only));

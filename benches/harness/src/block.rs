@@ -2,7 +2,9 @@
 
 use std::{
     io,
+    ops::RangeInclusive,
     sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::Duration,
 };
 
 use hdrhistogram::Histogram;
@@ -136,26 +138,89 @@ pub fn round_trips<const N: usize, L: Link<N>>(
             Outcome { ns, sent, received }
         })
     };
-    let answer = move |(forth, back): &(L, L), side: &Side| {
-        let mut receiver = forth.receiver().unwrap_or_else(|error| panic!("{error}"));
-        let mut sender = back.sender().unwrap_or_else(|error| panic!("{error}"));
+    let answer = move |links: &(L, L), side: &Side| answer(links, side, total);
+    let ((canary, asking), (_, answering)) = pair.run(between, move || Ok((link()?, link()?)), (ask, answer))?;
+    verify(asking.sent, answering.received)?;
+    verify(answering.sent, asking.received)?;
+    Ok(Block { canary, ns: asking.ns, histogram: Some(histogram(pair, log)) })
+}
+
+/// Sends messages to and fro over two links, `count` times, each after a pause of a random length during which the asking
+/// side is busy and the other one waits. `ns` is the median of the single round trips.
+pub fn paced<const N: usize, L: Link<N>>(
+    pair: &Pair,
+    between: Between,
+    link: impl Fn() -> io::Result<L> + Send,
+    count: u64,
+    pauses: RangeInclusive<Duration>,
+) -> io::Result<Block> {
+    let log = Shared::<AtomicU32>::new(count as usize)?;
+    let log = &log;
+    let (shortest, spread) = (pauses.start().as_nanos() as f64, (*pauses.end() - *pauses.start()).as_nanos() as f64);
+    let ask = move |(forth, back): &(L, L), side: &Side| {
+        let mut sender = forth.sender().unwrap_or_else(|error| panic!("{error}"));
+        let mut receiver = back.receiver().unwrap_or_else(|error| panic!("{error}"));
+        log.iter().for_each(|entry| entry.store(0, Relaxed));
         between_canaries(side, || {
             let (mut sent, mut received) = (Digest::default(), Digest::default());
-            for i in 0..total {
+            let clock = &side.clock;
+            for (entry, i) in log.iter().zip(0..) {
+                let pause = shortest + spread * random(i);
+                let before = clock.ticks();
+                while clock.ns(clock.ticks() - before) < pause {
+                    std::hint::spin_loop();
+                }
+                let start = clock.ticks();
+                sender.send(|message| sent.add(payload::write(message, 2 * i)));
                 receiver.recv(|message| received.add(payload::read(message)));
-                sender.send(|message| sent.add(payload::write(message, 2 * i + 1)));
+                // Relaxed: the parent reads it when this side has ended.
+                entry.store((clock.ticks() - start).try_into().unwrap_or(u32::MAX), Relaxed);
             }
             Outcome { ns: 0.0, sent, received }
         })
     };
+    let answer = move |links: &(L, L), side: &Side| answer(links, side, count);
     let ((canary, asking), (_, answering)) = pair.run(between, move || Ok((link()?, link()?)), (ask, answer))?;
     verify(asking.sent, answering.received)?;
     verify(answering.sent, asking.received)?;
+    let histogram = histogram(pair, log);
+    Ok(Block { canary, ns: histogram.value_at_quantile(0.5) as f64, histogram: Some(histogram) })
+}
+
+/// From 0 to 1, the same for the same number.
+fn random(number: u64) -> f64 {
+    // SplitMix64's output function.
+    let mut bits = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (bits >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// The side that answers what it receives.
+fn answer<const N: usize, L: Link<N>>(
+    (forth, back): &(L, L),
+    side: &Side,
+    count: u64,
+) -> (Option<(f64, f64)>, Outcome) {
+    let mut receiver = forth.receiver().unwrap_or_else(|error| panic!("{error}"));
+    let mut sender = back.sender().unwrap_or_else(|error| panic!("{error}"));
+    between_canaries(side, || {
+        let (mut sent, mut received) = (Digest::default(), Digest::default());
+        for i in 0..count {
+            receiver.recv(|message| received.add(payload::read(message)));
+            sender.send(|message| sent.add(payload::write(message, 2 * i + 1)));
+        }
+        Outcome { ns: 0.0, sent, received }
+    })
+}
+
+/// All round trips of a log of ticks.
+fn histogram(pair: &Pair, log: &[AtomicU32]) -> Histogram<u32> {
     let mut histogram = stats::histogram();
-    for entry in log.iter() {
+    for entry in log {
         histogram.saturating_record((pair.clock.ns(entry.load(Relaxed).into()) as u64).max(1));
     }
-    Ok(Block { canary, ns: asking.ns, histogram: Some(histogram) })
+    histogram
 }
 
 /// The bare round trip over two cache lines, without a payload: the same as the canary, for longer.
@@ -173,7 +238,7 @@ pub fn ping_pong(pair: &Pair, between: Between, count: u64) -> io::Result<Block>
 }
 
 /// The canaries before and after, on side 0, and what `work` returns.
-pub(crate) fn between_canaries<T>(side: &Side, work: impl FnOnce() -> T) -> (Option<(f64, f64)>, T) {
+pub fn between_canaries<T>(side: &Side, work: impl FnOnce() -> T) -> (Option<(f64, f64)>, T) {
     side.meet();
     let before = side.canary();
     side.meet();
@@ -183,8 +248,8 @@ pub(crate) fn between_canaries<T>(side: &Side, work: impl FnOnce() -> T) -> (Opt
     (before.zip(after), outcome)
 }
 
-/// Whether the digests agree.
-pub(crate) fn verify<D: PartialEq>(sent: D, received: D) -> io::Result<()> {
+/// An error unless the digests agree.
+pub fn verify<D: PartialEq>(sent: D, received: D) -> io::Result<()> {
     if sent == received {
         return Ok(());
     }

@@ -4,7 +4,7 @@ use std::{mem::MaybeUninit, ptr};
 
 /// Writes message number `sequence` in place and returns the sum of its words.
 #[inline(always)]
-pub(crate) fn write<const N: usize>(message: &mut MaybeUninit<[u8; N]>, sequence: u64) -> u64 {
+pub fn write<const N: usize>(message: &mut MaybeUninit<[u8; N]>, sequence: u64) -> u64 {
     const { assert!(N.is_multiple_of(8)) };
     let first = sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let start = message.as_mut_ptr().cast::<u64>();
@@ -18,7 +18,7 @@ pub(crate) fn write<const N: usize>(message: &mut MaybeUninit<[u8; N]>, sequence
 
 /// Reads every byte of a message and returns the sum of its words.
 #[inline(always)]
-pub(crate) fn read<const N: usize>(message: &[u8; N]) -> u64 {
+pub fn read<const N: usize>(message: &[u8; N]) -> u64 {
     let start = ptr::from_ref(message).cast::<u64>();
     // SAFETY: i < N / 8, so the word lies within the message, and the load needs no alignment.
     (0..N / 8).fold(0, |sum, i| u64::wrapping_add(sum, unsafe { start.add(i).read_unaligned() }))
@@ -26,11 +26,12 @@ pub(crate) fn read<const N: usize>(message: &[u8; N]) -> u64 {
 
 /// What a side has sent or received, folded so that order counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Digest(u64);
+pub struct Digest(u64);
 
 impl Digest {
+    /// Adds the sum of the next message.
     #[inline(always)]
-    pub(crate) fn add(&mut self, sum: u64) {
+    pub fn add(&mut self, sum: u64) {
         self.0 = self.0.rotate_left(5).wrapping_add(sum);
     }
 }

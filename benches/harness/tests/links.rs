@@ -11,12 +11,12 @@ use std::{
 
 use ringway::{Options, Wait};
 use ringway_harness::{
-    Between, Carrier, Link, Mechanism, MpmcRing, Pair, Ring, Roles, Windowed,
+    Between, Carrier, Grouped, Link, Mechanism, MpmcRing, NamedRings, Pair, Polled, Ring, Roles, Watched, Windowed,
     block::{self, Stream},
     many, with_size,
     yardstick::{
-        BareRing, Futex, Log, PosixQueue, Signals, SysVQueue, Waiting, pipe, tcp, terminal, udp, unix, unix_datagram,
-        unix_seqpacket,
+        BareRing, Belled, Descriptors, Futex, Log, PosixQueue, PosixSemaphore, Signals, SysVQueue, SystemVSemaphore,
+        Waiting, pipe, tcp, terminal, udp, unix, unix_datagram, unix_seqpacket,
     },
 };
 
@@ -167,6 +167,63 @@ fn the_bare_futex_makes_round_trips() {
     let _alone = alone();
     let pair = Pair::new().unwrap();
     let block = block::round_trips::<64, _>(&pair, Between::Processes, Futex::new, 100).unwrap();
+    assert!(block.ns > 0.0);
+}
+
+#[test]
+fn bare_bells_make_round_trips() {
+    let _alone = alone();
+    round_trip(|| Belled::new(PosixSemaphore::new()?));
+    let set = SystemVSemaphore::new().unwrap();
+    round_trip(|| Belled::new(set.another()?));
+    for bell in [Descriptors::eventfd, Descriptors::pipe, Descriptors::datagrams] {
+        round_trip(|| Belled::new(bell()?));
+        round_trip(|| Belled::new(bell()?.polled()?));
+    }
+}
+
+/// Every strategy, sleeping at once.
+#[test]
+fn ringway_however_it_waits() {
+    let _alone = alone();
+    let options = |wait| Options::new().capacity(64 << 10).wait(wait).spin(Duration::ZERO);
+    for wait in [Wait::Semaphore, Wait::Eventfd] {
+        streams_between::<64, _>(&[Between::Processes], || Ring::new(&options(wait)));
+    }
+    for wait in [Wait::Futex, Wait::NamedSemaphore, Wait::SystemVSemaphore, Wait::Fifo] {
+        let rings = NamedRings::new(&options(wait));
+        let rings = &rings;
+        streams_between::<64, _>(&[Between::Processes], || rings.link());
+    }
+}
+
+/// In an epoll instance, in a wait set of futexes, in one of descriptors, and as ever with a descriptor given out.
+#[test]
+fn ringway_waited_for_along_with_others() {
+    let _alone = alone();
+    for wait in [Wait::Futex, Wait::Eventfd] {
+        let options = Options::new().capacity(64 << 10).wait(wait);
+        let options = &options;
+        streams_between::<64, _>(&[Between::Processes], || Ok(Polled(Ring::new(options)?)));
+        streams_between::<64, _>(&[Between::Processes], || Ok(Watched(Ring::new(options)?)));
+        for members in [1, 100, 200] {
+            streams_between::<64, _>(&[Between::Processes], || Ok(Grouped { link: Ring::new(options)?, members }));
+        }
+    }
+}
+
+#[test]
+fn a_pause_is_not_counted() {
+    let _alone = alone();
+    let pair = Pair::new().unwrap();
+    let pauses = Duration::from_millis(10)..=Duration::from_millis(11);
+    let block = block::paced::<64, _>(&pair, Between::Processes, || pipe(Waiting::Sleep), 20, pauses).unwrap();
+    assert!(block.ns < 10e6, "{} ns", block.ns);
+    assert_eq!(block.histogram.unwrap().len(), 20);
+}
+
+fn round_trip<L: Link<64>>(link: impl Fn() -> io::Result<L> + Send) {
+    let block = block::round_trips::<64, L>(&Pair::new().unwrap(), Between::Processes, link, 100).unwrap();
     assert!(block.ns > 0.0);
 }
 

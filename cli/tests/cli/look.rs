@@ -235,7 +235,7 @@ fn misuse_is_explained_in_a_line() {
         (vec!["recv".to_owned(), address("?ring=mpmc&max_deliveries=0")], "1 to 15"),
         (vec!["recv".to_owned(), address("?perm=0999")], "octal"),
         (vec!["recv".to_owned(), address("?perm=0777")], "0777"),
-        (vec!["recv".to_owned(), address("?wait=poll")], "spin, futex and sem"),
+        (vec!["recv".to_owned(), address("?wait=poll")], "spin, futex, sem, named-sem, sysv-sem, eventfd, fifo"),
         (vec!["recv".to_owned(), "--timeout".to_owned(), "5".to_owned(), address("")], "no unit"),
         (vec!["send".to_owned(), "--chunk".to_owned(), "0".to_owned(), address("")], "at least one byte"),
         (vec!["send".to_owned(), "--tag".to_owned(), "x".to_owned(), address("")], "--tag"),

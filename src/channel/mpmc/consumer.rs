@@ -3,16 +3,18 @@
 use std::cell::RefCell;
 use std::ops::Deref;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::endpoint::Endpoint;
 use crate::channel::PeerState;
 use crate::channel::endpoint::{Gone, deadline_at, deadline_in};
-use crate::channel::outcome::RecvError;
+use crate::channel::outcome::{PeerEvent, RecvError};
+use crate::error;
 use crate::layout::MpmcView;
 use crate::ring::Violation;
 use crate::ring::mpmc::{Claim, LONGEST_RUN, Place, Reader, Received as Found};
-use crate::wait::{Backoff, Look};
+use crate::wait::{Backoff, Look, Pollable, Watch, Watched};
 
 /// One of those that read from a ring: each message goes to one of them. Dropping it gives back what it has not looked at, and
 /// closes the ring for the producers if it was the last.
@@ -175,6 +177,21 @@ impl Consumer {
         self.state.borrow().end.peers()
     }
 
+    /// What has become of producers and was not told here yet, one thing at a time; the first is that they are there. Never blocks, but
+    /// costs system calls. Independent of what receiving tells.
+    pub fn peer_event(&mut self) -> Option<PeerEvent> {
+        self.state.get_mut().end.peer_event()
+    }
+
+    /// A descriptor that is readable when there may be something to receive, or something to tell of producers.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the ring was made with [`Wait::Spin`](crate::Wait::Spin);
+    /// [`NoSpace`](crate::ErrorKind::NoSpace) without descriptors or threads.
+    pub fn pollable(&mut self) -> error::Result<Pollable> {
+        Pollable::new(self.watch()?)
+    }
+
     #[inline(always)]
     pub(crate) fn try_item(&self) -> Result<Item, RecvError> {
         let mut state = self.state.borrow_mut();
@@ -275,7 +292,7 @@ impl State {
     /// both in one place in memory, and copy it from there faster than it was written.
     #[inline(always)]
     fn next(&mut self) -> Option<Item> {
-        if self.end.check().is_err() || !self.open.is_empty() {
+        if self.end.check().is_err() || !self.open.is_empty() || self.end.is_armed() {
             return None;
         }
         let claim = self.reader.claim_here(1)?;
@@ -308,7 +325,10 @@ impl State {
     fn try_claim(&mut self, max: u32) -> Result<(Claim, u32), RecvError> {
         self.end.check()?;
         match self.find(max) {
-            Some(found) => Ok(found),
+            Some(found) => {
+                self.found();
+                Ok(found)
+            }
             None => self.look_closer(max),
         }
     }
@@ -317,7 +337,10 @@ impl State {
     fn claim(&mut self, max: u32, deadline: Option<Duration>) -> Result<(Claim, u32), RecvError> {
         self.end.check()?;
         match self.find(max) {
-            Some(found) => Ok(found),
+            Some(found) => {
+                self.found();
+                Ok(found)
+            }
             None => self.wait_for(max, deadline),
         }
     }
@@ -334,6 +357,23 @@ impl State {
         let (claim, next) = self.claim(max, deadline)?;
         self.close(&claim);
         Ok(Part::new(claim, next, max))
+    }
+
+    /// It has found something. Whoever is armed and chosen for a message may have found another one: the next one is told then.
+    #[inline(always)]
+    fn found(&mut self) {
+        if self.end.is_armed() {
+            self.end.disarm();
+            self.pass_on();
+        }
+    }
+
+    /// A wake-up may have been spent on this consumer for another message than the one it found.
+    #[cold]
+    fn pass_on(&mut self) {
+        if self.reader.has_more() {
+            self.end.wake_consumer();
+        }
     }
 
     /// Messages that are here already, or in the ring; with the index of the first that was not handed out.
@@ -498,7 +538,18 @@ impl State {
     #[cold]
     fn look_closer(&mut self, max: u32) -> Result<(Claim, u32), RecvError> {
         let look = self.end.look_when_stuck(self.reader.position());
-        look_for(&mut self.reader, &mut self.end, max, look).unwrap_or(Err(RecvError::Empty))
+        let Self { reader, end, .. } = self;
+        if let Some(found) = look_for(reader, end, max, look) {
+            if found.is_ok() {
+                self.found();
+            }
+            return found;
+        }
+        let armed = end.arm(|end, look| look_for(reader, end, max, look));
+        if armed.was_announced && matches!(armed.found, Some(Ok(_))) {
+            self.pass_on();
+        }
+        armed.found.unwrap_or(Err(RecvError::Empty))
     }
 
     #[cold]
@@ -506,9 +557,8 @@ impl State {
         let Self { reader, end, backoff, .. } = self;
         backoff.caught_up(reader.position(), 1);
         let (found, announced) = end.wait(deadline, backoff, |end, look| look_for(reader, end, max, look));
-        // A wake-up may have been spent on us for another message than the one we found.
-        if announced && matches!(found, Some(Ok(_))) && reader.has_more() {
-            end.wake_consumer();
+        if announced && matches!(found, Some(Ok(_))) {
+            self.pass_on();
         }
         match found {
             Some(found) => found,
@@ -518,6 +568,12 @@ impl State {
                 error => error,
             }),
         }
+    }
+}
+
+impl Watched for Consumer {
+    fn watch(&mut self) -> error::Result<Arc<Watch>> {
+        self.state.get_mut().end.watch()
     }
 }
 

@@ -1,41 +1,50 @@
 //! What producers and consumers have in common: a chair at a mapped ring, the others to watch, and a way to wait.
 
-use std::ptr::NonNull;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::watching::{Watching, heard};
 use crate::channel::PeerState;
-use crate::channel::endpoint::{Behaviour, Gone, Owner, Stuck, Unusable};
-use crate::layout::{Geometry, MpmcLayout, MpmcView, Wait};
+use crate::channel::endpoint::{Behaviour, Gone, Heard, Owner, Stuck, Unusable};
+use crate::error::Result;
+use crate::layout::{Geometry, MpmcLayout, MpmcView};
 use crate::liveness::{Census, Crew, Membership, Role};
 use crate::primitive::{AtomicU32, Ordering};
-use crate::ring::mpmc::Ring;
+use crate::ring::mpmc::{MAX_CONSUMERS, Ring};
 use crate::segment::Segment;
 use crate::wait::crowd::{Bells, Crowd};
 use crate::wait::event::Sleep;
-use crate::wait::{Backoff, Look, Patience, Sleeper, Station};
+use crate::wait::{Backoff, Belfry, Budget, Look, Manner, Patience, Sleeper, Station};
 
 /// One member's attachment to a ring.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     pub(super) view: MpmcView,
-    role: Role,
+    pub(super) role: Role,
     owner: Owner,
-    wait: Wait,
-    spin: Duration,
+    /// What it sleeps on.
+    pub(super) sleeper: Sleeper,
+    /// The ring's number.
+    pub(super) id: u64,
+    spin: Budget,
     keep_open: bool,
     persist: bool,
-    max_deliveries: u32,
+    pub(super) max_deliveries: u32,
     /// The count of changes of who is there, when the census was taken.
     roster: u32,
     /// Who holds the chairs of the other role.
-    others: Census,
+    pub(super) others: Census,
     /// What the user knows of the others.
     told: Census,
+    /// What the user was told of their coming and going.
+    pub(super) heard: Heard,
     stuck: Stuck,
-    seat: Option<Membership>,
-    member: u32,
-    segment: Arc<Segment>,
+    pub(super) watching: Option<Watching>,
+    pub(super) seat: Option<Arc<Membership>>,
+    pub(super) member: u32,
+    pub(super) belfry: Arc<Belfry>,
+    pub(super) segment: Arc<Segment>,
 }
 
 impl Endpoint {
@@ -45,6 +54,7 @@ impl Endpoint {
         segment: Arc<Segment>,
         view: MpmcView,
         (geometry, layout): (&Geometry, &MpmcLayout),
+        belfry: Arc<Belfry>,
         role: Role,
         seat: Membership,
         behaviour: Behaviour,
@@ -62,21 +72,29 @@ impl Endpoint {
             }
             told.present = 0;
         }
+        let mut heard = heard(&others);
+        // That some are there is news.
+        heard.joined = heard.left + heard.died;
         Self {
             view,
             role,
             owner: Owner::this(),
-            wait: geometry.wait,
-            spin: behaviour.spin,
+            // SAFETY: the belfry is held as long as the sleeper.
+            sleeper: unsafe { belfry.sleeper(seat.member()) },
+            id: geometry.id,
+            spin: Budget::new(behaviour.spin),
             keep_open: behaviour.keep_open,
             persist: geometry.persist,
             max_deliveries: layout.max_deliveries,
             roster,
             others,
             told,
+            heard,
             stuck: Stuck::new(),
+            watching: None,
             member: seat.member(),
-            seat: Some(seat),
+            seat: Some(Arc::new(seat)),
+            belfry,
             segment,
         }
     }
@@ -101,7 +119,7 @@ impl Endpoint {
         // Relaxed: a flag that guards no other memory.
         self.view.commons().poisoned.0.store(1, Ordering::Relaxed);
         if self.check().is_ok() {
-            wake_everybody(&self.view, self.wait);
+            wake_everybody(&self.view, self.sleeper);
             self.owner.poison();
         }
     }
@@ -114,28 +132,32 @@ impl Endpoint {
         backoff: &Backoff,
         mut look: impl FnMut(&mut Self, Look) -> Option<T>,
     ) -> (Option<T>, bool) {
-        let view = self.view;
-        let lanes = view.lanes();
-        let (waiters, first) = match self.role {
-            Role::Producer => (&view.member(self.member).bell.0.waiting, self.member),
-            Role::Consumer => (&view.commons().waiters.0, lanes),
-        };
-        let mut bed = Bed {
-            crowd: Crowd { waiters },
-            waiter: self.member - first,
-            bells: Members { view: &view, first, wait: self.wait },
-            announced: false,
-        };
-        let patience = Patience { spin: self.spin, deadline };
-        let found = sleeper(&view, self.wait, self.member).wait(&mut bed, patience, backoff, |what| look(self, what));
+        self.disarm();
+        let (view, manner) = (self.view, self.own_manner());
+        let (crowd, waiter, bells) = own_crowd(&view, self.role, self.member, self.sleeper);
+        let mut bed = Bed { crowd, waiter, bells, manner, announced: false };
+        let mut spin = self.spin;
+        let patience = Patience { spin: &mut spin, deadline };
+        let found = self.sleeper.wait(&mut bed, patience, backoff, |what| look(self, what));
+        self.spin = spin;
         (found, bed.announced)
+    }
+
+    /// A descriptor of its own of what it sleeps on by the ring's strategy, if that is a descriptor.
+    pub(super) fn bell(&self) -> Result<Option<OwnedFd>> {
+        self.belfry.descriptor(self.member)
+    }
+
+    /// The crowd in which this member sleeps, its number there, and the bells of all.
+    pub(super) fn own_crowd(&self) -> (Crowd<'_>, u32, Members<'_>) {
+        own_crowd(&self.view, self.role, self.member, self.sleeper)
     }
 
     /// Tells a sleeping consumer, if there is one, of what was published.
     #[inline(always)]
     pub(super) fn wake_consumer(&self) {
-        if self.wait != Wait::Spin {
-            consumers(&self.view).notify(Members::consumers(&self.view, self.wait));
+        if !self.sleeper.is_sleepless() {
+            consumers(&self.view).notify(Members::consumers(&self.view, self.sleeper));
         }
     }
 
@@ -143,9 +165,9 @@ impl Endpoint {
     /// only by the next call.
     #[inline(always)]
     pub(super) fn wake_producer_soon(&self, lane: u32) {
-        if self.wait != Wait::Spin {
+        if !self.sleeper.is_sleepless() {
             let crowd = Crowd { waiters: &self.view.member(lane).bell.0.waiting };
-            crowd.notify_fenced(Members { view: &self.view, first: lane, wait: self.wait });
+            crowd.notify_fenced(Members { view: &self.view, first: lane, sleeper: self.sleeper });
         }
     }
 
@@ -208,7 +230,7 @@ impl Endpoint {
         if let Ok(recovery) = seat.recover_others(Self::crew(&self.view, self.max_deliveries))
             && recovery.deaths > 0
         {
-            wake_everybody(&self.view, self.wait);
+            wake_everybody(&self.view, self.sleeper);
         }
     }
 
@@ -246,14 +268,20 @@ impl Drop for Endpoint {
         }
         let crew = Self::crew(&self.view, self.max_deliveries);
         seat.leave(crew);
-        wake_everybody(&self.view, self.wait);
+        wake_everybody(&self.view, self.sleeper);
+        if let Some(watching) = self.watching.take() {
+            watching.close();
+        }
         seat.vacate(crew, &self.segment, self.persist);
     }
 }
 
-fn sleeper(view: &MpmcView, wait: Wait, member: u32) -> Sleeper {
-    // SAFETY: with `wait=sem` the creator of the segment initialised them all; it is mapped as long as the view is used.
-    unsafe { Sleeper::new(wait, view.semaphore(member)) }
+fn own_crowd(view: &MpmcView, role: Role, member: u32, sleeper: Sleeper) -> (Crowd<'_>, u32, Members<'_>) {
+    let (waiters, first) = match role {
+        Role::Producer => (&view.member(member).bell.0.waiting, member),
+        Role::Consumer => (&view.commons().waiters.0, view.lanes()),
+    };
+    (Crowd { waiters }, member - first, Members { view, first, sleeper })
 }
 
 /// The crowd of all consumers.
@@ -261,29 +289,29 @@ fn consumers(view: &MpmcView) -> Crowd<'_> {
     Crowd { waiters: &view.commons().waiters.0 }
 }
 
-/// Wakes all who sleep: somebody came, went or died, or messages were put back.
-pub(crate) fn wake_everybody(view: &MpmcView, wait: Wait) {
-    if wait == Wait::Spin {
+/// Tells all who sleep or are watched: somebody came, went or died, or messages were put back.
+pub(crate) fn wake_everybody(view: &MpmcView, sleeper: Sleeper) {
+    if sleeper.is_sleepless() {
         return;
     }
-    consumers(view).notify_all(Members::consumers(view, wait));
+    consumers(view).tell(0..MAX_CONSUMERS, Members::consumers(view, sleeper));
     for lane in 0..view.lanes_used() {
         let crowd = Crowd { waiters: &view.member(lane).bell.0.waiting };
-        crowd.notify_all(Members { view, first: lane, wait });
+        crowd.tell(0..1, Members { view, first: lane, sleeper });
     }
 }
 
 /// The bells of some members: of all consumers, or of one producer.
 #[derive(Clone, Copy)]
-struct Members<'a> {
+pub(super) struct Members<'a> {
     view: &'a MpmcView,
     first: u32,
-    wait: Wait,
+    sleeper: Sleeper,
 }
 
 impl<'a> Members<'a> {
-    fn consumers(view: &'a MpmcView, wait: Wait) -> Self {
-        Self { view, first: view.lanes(), wait }
+    fn consumers(view: &'a MpmcView, sleeper: Sleeper) -> Self {
+        Self { view, first: view.lanes(), sleeper }
     }
 
     /// There is one producer to a lane, whatever a bit behind it says that no correct peer sets.
@@ -297,8 +325,12 @@ impl Bells for Members<'_> {
         &self.view.member(self.member(waiter)).bell.0.epoch
     }
 
-    fn wake(&self, waiter: u32) {
-        sleeper(self.view, self.wait, self.member(waiter)).wake(self.bell(waiter));
+    fn manner(&self, waiter: u32) -> &AtomicU32 {
+        &self.view.member(self.member(waiter)).bell.0.manner
+    }
+
+    fn wake(&self, waiter: u32, manner: Manner) {
+        self.sleeper.of(self.member(waiter)).wake(self.bell(waiter), manner);
     }
 }
 
@@ -307,6 +339,7 @@ struct Bed<'a> {
     crowd: Crowd<'a>,
     waiter: u32,
     bells: Members<'a>,
+    manner: Manner,
     announced: bool,
 }
 
@@ -317,25 +350,10 @@ impl Station for Bed<'_> {
 
     fn announce(&mut self) -> u32 {
         self.announced = true;
-        self.crowd.announce(self.waiter, self.bells)
+        self.crowd.announce(self.waiter, self.bells, self.manner)
     }
 
     fn retract(&mut self) {
         self.crowd.retract(self.waiter);
-    }
-}
-
-/// Initialises all semaphores of a new segment.
-///
-/// # Safety
-/// `base` must be the start of a new segment with this layout, that nobody else uses yet.
-pub(crate) unsafe fn format(base: NonNull<u8>, layout: &MpmcLayout) {
-    // SAFETY: the caller's promise.
-    let view = unsafe { MpmcView::new(base, layout) };
-    for role in [Role::Producer, Role::Consumer] {
-        for member in Crew::new(&view, layout.max_deliveries).members(role) {
-            // SAFETY: mapped, aligned and nobody's yet. It can only fail for a value above the maximum; this one is 0.
-            let _ = unsafe { crate::sys::semaphore::init(view.semaphore(member)) };
-        }
     }
 }

@@ -32,6 +32,7 @@
 mod consumer;
 mod endpoint;
 mod producer;
+mod watching;
 
 use std::sync::Arc;
 
@@ -39,7 +40,7 @@ pub use consumer::{Consumer, Iter, ReadBatch, ReadGrant, Received};
 pub use producer::{Producer, WriteBatch, WriteGrant};
 
 pub(crate) use consumer::{Item, Part};
-pub(super) use endpoint::{format, wake_everybody};
+pub(super) use endpoint::wake_everybody;
 
 use self::endpoint::Endpoint;
 use super::attach::{LONGEST_PAUSE, Place, attach, damaged, make, poisoned};
@@ -52,7 +53,7 @@ use crate::primitive::Ordering;
 use crate::ring::mpmc::{Reader, Ring as _, Writer};
 use crate::segment::Segment;
 use crate::sys::process::ProcessId;
-use crate::wait::Backoff;
+use crate::wait::{Backoff, Belfry};
 
 /// A ring for the threads of this process; see [`channel`].
 #[derive(Clone, Debug)]
@@ -115,13 +116,18 @@ pub(super) fn join(
         return Err(poisoned(&segment));
     }
     let crew = Crew::new(&view, layout.max_deliveries);
+    // SAFETY: the geometry is the segment's.
+    let belfry = Arc::new(unsafe { Belfry::new(Arc::clone(&segment), geometry) }?);
     let seat = crew.join(&segment, role, me, geometry.persist, options.takeover == Takeover::Drop)?;
-    let number = seat.member() - crew.members(role).start;
+    let member = seat.member();
+    let number = member - crew.members(role).start;
     // Joining may have recovered the dead.
-    wake_everybody(&view, geometry.wait);
+    // SAFETY: the belfry lives.
+    wake_everybody(&view, unsafe { belfry.sleeper(member) });
     let behaviour = Behaviour { spin: options.spin, keep_open: options.keep_open };
     // SAFETY: the view is of this segment and layout.
-    let end = unsafe { Endpoint::new(segment, view, (geometry, layout), role, seat, behaviour) };
+    let end = unsafe { Endpoint::new(segment, view, (geometry, layout), Arc::clone(&belfry), role, seat, behaviour) };
+    belfry.hang(member)?;
     let longest = match options.profile {
         Profile::Throughput => LONGEST_PAUSE,
         Profile::Latency => 1,

@@ -1,16 +1,18 @@
 //! The consumer's end: receive, read in place, give back.
 
 use std::ops::Deref;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::endpoint::Endpoint;
 use crate::channel::PeerState;
 use crate::channel::endpoint::{Gone, deadline_at, deadline_in};
-use crate::channel::outcome::RecvError;
+use crate::channel::outcome::{PeerEvent, RecvError};
+use crate::error;
 use crate::layout::View;
 use crate::ring::Violation;
 use crate::ring::spsc::{Next, Reader, Record};
-use crate::wait::{Backoff, Look};
+use crate::wait::{Backoff, Look, Pollable, Side, Watch, Watched};
 
 /// The one that reads from a ring. Dropping it closes the ring for the producer.
 #[derive(Debug)]
@@ -113,6 +115,21 @@ impl Consumer {
         self.end.peer_status().into()
     }
 
+    /// What has become of the producer and was not told here yet, one thing at a time; the first is that it is there. Never blocks, but
+    /// costs system calls. Independent of what receiving tells.
+    pub fn peer_event(&mut self) -> Option<PeerEvent> {
+        self.end.peer_event()
+    }
+
+    /// A descriptor that is readable when there may be something to receive, or to tell of the producer.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the ring was made with [`Wait::Spin`](crate::Wait::Spin);
+    /// [`NoSpace`](crate::ErrorKind::NoSpace) without descriptors or threads.
+    pub fn pollable(&mut self) -> error::Result<Pollable> {
+        Pollable::new(self.watch()?)
+    }
+
     #[inline(always)]
     pub(crate) fn try_record(&mut self) -> Result<Record, RecvError> {
         self.end.check()?;
@@ -164,7 +181,10 @@ impl Consumer {
     #[cold]
     fn look_closer<T>(&mut self, find: impl Find<T>) -> Result<T, RecvError> {
         let look = self.end.look_when_stuck(self.reader.position());
-        look_for(&mut self.reader, &mut self.end, find, look).unwrap_or(Err(RecvError::Empty))
+        let Self { reader, end, .. } = self;
+        look_for(reader, end, find, look)
+            .or_else(|| end.arm(|end, look| look_for(reader, end, find, look)))
+            .unwrap_or(Err(RecvError::Empty))
     }
 
     #[cold]
@@ -207,6 +227,12 @@ impl Consumer {
     /// Takes back that a record was taken: it will be the next one.
     pub(crate) fn untake(&mut self, record: &Record) {
         self.reader.rewind(record.position);
+    }
+}
+
+impl Watched for Consumer {
+    fn watch(&mut self) -> error::Result<Arc<Watch>> {
+        self.end.watch(Side::Receiver)
     }
 }
 

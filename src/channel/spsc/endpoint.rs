@@ -1,41 +1,51 @@
 //! What producer and consumer have in common: a seat in a mapped ring, a peer to watch, and a way to wait.
 
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::channel::endpoint::{Behaviour, Gone, Owner, Stuck, Unusable};
-use crate::layout::{Side, View, Wait};
+use super::watching::{Watching, heard};
+use crate::channel::endpoint::{Behaviour, Gone, Heard, Owner, Stuck, Unusable};
+use crate::error::Result;
+use crate::layout::{Side, View};
 use crate::liveness::{Role, Seat, State, Status, Tenure};
 use crate::primitive::{AtomicU32, Ordering};
 use crate::ring::spsc::Bounds;
 use crate::segment::Segment;
 use crate::wait::event::{Announced, Event};
-use crate::wait::{Backoff, Look, Patience, Sleeper, Station};
+use crate::wait::{Backoff, Belfry, Budget, Look, Manner, Patience, Sleeper, Station};
 
 /// One side's attachment to a ring.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
-    view: View,
+    pub(super) view: View,
+    pub(super) role: Role,
     own: NonNull<Side>,
     peer: NonNull<Side>,
     owner: Owner,
     /// On what this side sleeps, and on what it wakes its peer.
-    own_sleeper: Sleeper,
+    pub(super) own_sleeper: Sleeper,
     peer_sleeper: Sleeper,
     pub(crate) bounds: Bounds,
-    spin: Duration,
+    spin: Budget,
     keep_open: bool,
     persist: bool,
+    /// The ring's number and this member's, which its doorbells are named after.
+    pub(super) doorbell: (u64, u32),
     /// Of a producer: the consumer that had left before it joined, and so didn't leave it.
     left_before: Option<Tenure>,
     /// How many of the peer's deaths the user knows of.
     told_deaths: u32,
     /// The peer's deaths, as far as known here: at least what its record says.
-    known_deaths: u32,
+    pub(super) known_deaths: u32,
+    /// What the user was told of the peer's coming and going.
+    pub(super) heard: Heard,
     stuck: Stuck,
-    seat: Option<Seat>,
-    segment: Arc<Segment>,
+    pub(super) watching: Option<Watching>,
+    pub(super) seat: Option<Arc<Seat>>,
+    pub(super) belfry: Arc<Belfry>,
+    pub(super) segment: Arc<Segment>,
 }
 
 // SAFETY: the pointers in it lead to memory that belongs to no thread; everything else is Send.
@@ -43,35 +53,44 @@ unsafe impl Send for Endpoint {}
 
 impl Endpoint {
     /// # Safety
-    /// `view` must be of `segment`, whose geometry has these bounds and this strategy.
+    /// `view` must be of `segment`, whose geometry has these bounds.
     pub(crate) unsafe fn new(
         segment: Arc<Segment>,
         view: View,
-        (bounds, wait, persist): (Bounds, Wait, bool),
+        (bounds, persist, id): (Bounds, bool, u64),
+        belfry: Arc<Belfry>,
         role: Role,
         seat: Seat,
         behaviour: Behaviour,
     ) -> Self {
         let peer = Tenure::load(role.peer().participant(&view));
         let told_deaths = peer.deaths();
-        // SAFETY: with `wait=sem` the creator of the segment initialised both; the segment is held as long as they are.
-        let sleeper = |role| unsafe { Sleeper::new(wait, view.semaphore(role as usize)) };
+        // SAFETY: the belfry is held as long as they are.
+        let sleeper = |role: Role| unsafe { belfry.sleeper(role as u32) };
+        let mut heard = heard(&view, role.peer(), told_deaths);
+        // That it is there is news.
+        heard.joined = heard.left + heard.died;
         Self {
+            role,
             own: NonNull::from(side(&view, role)),
             peer: NonNull::from(side(&view, role.peer())),
             owner: Owner::this(),
             own_sleeper: sleeper(role),
             peer_sleeper: sleeper(role.peer()),
             bounds,
-            spin: behaviour.spin,
+            spin: Budget::new(behaviour.spin),
             keep_open: behaviour.keep_open,
             persist,
+            doorbell: (id, role as u32),
             left_before: (role == Role::Producer && peer.state() == State::Left).then_some(peer),
             told_deaths,
             known_deaths: told_deaths,
+            heard,
             stuck: Stuck::new(),
-            seat: Some(seat),
+            watching: None,
+            seat: Some(Arc::new(seat)),
             view,
+            belfry,
             segment,
         }
     }
@@ -92,7 +111,7 @@ impl Endpoint {
         // Relaxed: a flag that guards no other memory.
         self.own().poisoned.0.store(1, Ordering::Relaxed);
         if self.check().is_ok() {
-            self.wake_peer();
+            self.tell_peer();
             self.owner.poison();
         }
     }
@@ -116,26 +135,47 @@ impl Endpoint {
         backoff: &Backoff,
         mut look: impl FnMut(&mut Self, Look) -> Option<T>,
     ) -> Option<T> {
-        let (own, peer) = (self.own, self.peer);
-        // SAFETY: as in `own`; the references don't outlive this call, nor it the segment.
-        let (own, peer) = unsafe { (own.as_ref(), peer.as_ref()) };
-        let event = Event { epoch: &peer.epoch.0, waiter: &own.waiter.0 };
-        let mut bed = Bed { event, announced: None };
-        let patience = Patience { spin: self.spin, deadline };
-        self.own_sleeper.wait(&mut bed, patience, backoff, |what| look(self, what))
+        self.disarm();
+        let mut bed = Bed { event: self.own_event(), manner: self.own_manner(), announced: None };
+        let mut spin = self.spin;
+        let patience = Patience { spin: &mut spin, deadline };
+        let found = self.own_sleeper.wait(&mut bed, patience, backoff, |what| look(self, what));
+        self.spin = spin;
+        found
+    }
+
+    /// A descriptor of its own of what it sleeps on by the ring's strategy, if that is a descriptor.
+    pub(super) fn bell(&self) -> Result<Option<OwnedFd>> {
+        self.belfry.descriptor(self.role as u32)
+    }
+
+    /// The event on which this side sleeps.
+    #[inline(always)]
+    pub(super) fn own_event<'a>(&self) -> Event<'a> {
+        // SAFETY: as in `own`; no caller keeps the references longer than the endpoint, which holds the segment.
+        let (own, peer) = unsafe { (self.own.as_ref(), self.peer.as_ref()) };
+        Event { epoch: &peer.epoch.0, waiter: &own.sleep.0.waiter, manner: &own.sleep.0.manner }
     }
 
     /// The event on which the peer sleeps.
     #[inline(always)]
-    fn peer_event(&self) -> Event<'_> {
-        Event { epoch: &self.own().epoch.0, waiter: &self.peer().waiter.0 }
+    fn event_of_peer(&self) -> Event<'_> {
+        let sleep = &self.peer().sleep.0;
+        Event { epoch: &self.own().epoch.0, waiter: &sleep.waiter, manner: &sleep.manner }
+    }
+
+    /// Tells the peer that this side came or left, or that nothing is right any more.
+    pub(crate) fn tell_peer(&self) {
+        if !self.peer_sleeper.is_sleepless() {
+            self.event_of_peer().tell(self.peer_sleeper);
+        }
     }
 
     /// Tells the peer, if it sleeps, of what this side has published.
     #[inline(always)]
     pub(crate) fn wake_peer(&self) {
         if !self.peer_sleeper.is_sleepless() {
-            self.peer_event().notify(self.peer_sleeper);
+            self.event_of_peer().notify(self.peer_sleeper);
         }
     }
 
@@ -143,7 +183,7 @@ impl Endpoint {
     #[inline(always)]
     pub(crate) fn wake_peer_soon(&self) {
         if !self.peer_sleeper.is_sleepless() {
-            self.peer_event().notify_fenced(self.peer_sleeper);
+            self.event_of_peer().notify_fenced(self.peer_sleeper);
         }
     }
 
@@ -201,6 +241,7 @@ impl Endpoint {
 /// Where one side sleeps.
 struct Bed<'a> {
     event: Event<'a>,
+    manner: Manner,
     announced: Option<Announced>,
 }
 
@@ -210,7 +251,7 @@ impl Station for Bed<'_> {
     }
 
     fn announce(&mut self) -> u32 {
-        self.announced.insert(self.event.announce()).epoch()
+        self.announced.insert(self.event.announce(self.manner)).epoch()
     }
 
     fn retract(&mut self) {
@@ -235,7 +276,10 @@ impl Drop for Endpoint {
             return;
         }
         seat.leave(&self.view);
-        self.wake_peer();
+        self.tell_peer();
+        if let Some(watching) = self.watching.take() {
+            watching.close();
+        }
         seat.vacate(&self.segment, &self.view, self.persist);
     }
 }

@@ -20,6 +20,7 @@
 mod consumer;
 mod endpoint;
 mod producer;
+mod watching;
 
 use std::sync::Arc;
 

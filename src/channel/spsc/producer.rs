@@ -1,16 +1,18 @@
 //! The producer's end: reserve, build in place, commit.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::endpoint::Endpoint;
 use crate::channel::PeerState;
 use crate::channel::endpoint::{Gone, deadline_at, deadline_in};
-use crate::channel::outcome::SendError;
+use crate::channel::outcome::{PeerEvent, SendError};
+use crate::error;
 use crate::layout::View;
 use crate::ring::Violation;
 use crate::ring::spsc::{Reservation, Writer};
-use crate::wait::{Backoff, Look};
+use crate::wait::{Backoff, Look, Pollable, Side, Watch, Watched};
 
 /// The one that writes into a ring. Dropping it closes the ring for the consumer, once that has received everything.
 #[derive(Debug)]
@@ -101,6 +103,21 @@ impl Producer {
         self.end.peer_status().into()
     }
 
+    /// What has become of the consumer and was not told here yet, one thing at a time; the first is that it is there. Never blocks, but
+    /// costs system calls. Independent of what sending tells.
+    pub fn peer_event(&mut self) -> Option<PeerEvent> {
+        self.end.peer_event()
+    }
+
+    /// A descriptor that is readable when there may be room after [`Full`](SendError::Full), or something to tell of the consumer.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the ring was made with [`Wait::Spin`](crate::Wait::Spin);
+    /// [`NoSpace`](crate::ErrorKind::NoSpace) without descriptors or threads.
+    pub fn pollable(&mut self) -> error::Result<Pollable> {
+        Pollable::new(self.watch()?)
+    }
+
     #[inline(always)]
     pub(crate) fn try_reservation(&mut self, len: usize) -> Result<Reservation, SendError> {
         self.check(len)?;
@@ -147,7 +164,10 @@ impl Producer {
     #[cold]
     fn look_closer(&mut self, len: u64) -> Result<Reservation, SendError> {
         let look = self.end.look_when_stuck(self.writer.position());
-        look_for_room(&mut self.writer, &mut self.end, len, look).unwrap_or(Err(SendError::Full))
+        let Self { writer, end, .. } = self;
+        look_for_room(writer, end, len, look)
+            .or_else(|| end.arm(|end, look| look_for_room(writer, end, len, look)))
+            .unwrap_or(Err(SendError::Full))
     }
 
     #[cold]
@@ -209,6 +229,12 @@ impl Producer {
 
     pub(crate) fn abandon(&mut self) {
         self.writer.abandon();
+    }
+}
+
+impl Watched for Producer {
+    fn watch(&mut self) -> error::Result<Arc<Watch>> {
+        self.end.watch(Side::Sender)
     }
 }
 

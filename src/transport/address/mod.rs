@@ -39,7 +39,7 @@ use crate::units::{ByteSize, format_duration};
 /// | `ring` | `spsc` or `mpmc`; of rings, as the next three |
 /// | `producers` | with `mpmc`, how many it has room for: 1 to 64 |
 /// | `max_deliveries` | with `mpmc`, how often a message is delivered at most: 1 to 15 |
-/// | `wait` | `spin`, `futex` or `sem` |
+/// | `wait` | `spin`, `futex` or `sem`; of rings with a name also `named-sem`, `sysv-sem` or `fifo`, of others `eventfd` |
 /// | `framing` | [`frames`, `none` or `lines`](Framing); not of rings, signals and logs |
 /// | `type` | of `unix:`, `stream`, `dgram` or `seqpacket`; of `sysvmq:`, the only type of message to send and to receive |
 /// | `priority` | of `mq:`, of the messages sent: a number, or `tag` |

@@ -30,7 +30,6 @@ mod queue;
 mod table;
 
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -54,6 +53,7 @@ use crate::segment::{Name, Segment};
 use crate::sys::descriptor::Sink;
 use crate::sys::process::ProcessId;
 use crate::sys::socket::{self, Type};
+use crate::wait::unfit;
 
 /// What the abstract names begin with.
 const PREFIX: &str = "ringway-auto/";
@@ -133,6 +133,11 @@ fn check(address: &Address, options: &Options, is_receiver: bool) -> Result<()> 
         return Err(Error::new(ErrorKind::InvalidInput, "open", address.target())
             .advise("it has one sender and one receiver; use memfd: or shm: with ring=mpmc for more"));
     }
+    if let Some(wait) = options.wait
+        && !wait.goes_with(false)
+    {
+        return Err(unfit(wait, false, address.target()));
+    }
     Plan::new(address, &Options { ring: None, ..socket_options(options) }).map(drop)
 }
 
@@ -168,19 +173,19 @@ fn converse(
         };
         let answer = match (letter.word, &taken) {
             (word @ (Word::Memfd | Word::Shm), None) => {
-                match try_ring(options, word, &letter.text, letter.descriptor) {
+                match try_ring(options, word, &letter.text, letter.descriptors) {
                     Ok(sender) if !is_there(sender.peer()) => return Ok(Ok(None)),
                     Ok(sender) => {
                         taken = Some((word, Some(sender)));
-                        say(link.as_fd(), Word::Yes, "", None)
+                        say(link.as_fd(), Word::Yes, "", &[])
                     }
                     Err(e) if is_contradiction(&e) => return Err(e),
-                    Err(e) => say(link.as_fd(), Word::No, &e.to_string(), None),
+                    Err(e) => say(link.as_fd(), Word::No, &e.to_string(), &[]),
                 }
             }
             (Word::Socket, None) => {
                 taken = Some((Word::Socket, None));
-                say(link.as_fd(), Word::Yes, "", None)
+                say(link.as_fd(), Word::Yes, "", &[])
             }
             (Word::Settled, Some(_)) => {
                 let Some((word, ring)) = taken else { return Ok(Err(io::ErrorKind::InvalidData.into())) };
@@ -216,10 +221,10 @@ fn converse(
 }
 
 /// Maps and checks an offered ring, and attaches to it.
-fn try_ring(options: &Options, word: Word, text: &str, descriptor: Option<OwnedFd>) -> Result<Sender> {
-    let segment = match (word, descriptor) {
-        (word, Some(descriptor)) => Segment::received("ringway-auto", File::from(descriptor), word == Word::Shm)?,
-        (Word::Shm, None) => Segment::open(&Name::Posix(text.to_owned()))?,
+fn try_ring(options: &Options, word: Word, text: &str, descriptors: Vec<OwnedFd>) -> Result<Sender> {
+    let segment = match (word, descriptors.is_empty()) {
+        (word, false) => Segment::received("ringway-auto", descriptors, word == Word::Shm)?,
+        (Word::Shm, true) => Segment::open(&Name::Posix(text.to_owned()))?,
         _ => {
             return Err(Error::new(ErrorKind::NoSpace, "take", "a descriptor")
                 .advise("this process probably has too many files open, see `ulimit -n`"));

@@ -48,14 +48,18 @@ impl Exit {
 }
 
 impl Door for Exit {
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.queue.bell.as_fd()
+    }
+
+    fn is_open(&self) -> bool {
         // Who waits while there is one is let in when that has ended, which is an event by itself.
-        (self.current.strong_count() == 0).then(|| self.queue.bell.as_fd())
+        self.current.strong_count() == 0
     }
 
     fn accept(&mut self) -> io::Result<Box<dyn Feed>> {
         let mut waiting = self.queue.waiting();
-        if self.current.strong_count() > 0 {
+        if !self.is_open() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let link = waiting.pop_front();

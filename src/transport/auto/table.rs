@@ -76,7 +76,7 @@ impl Service for Table {
         // Who gave up comes again or doesn't; there is nobody to tell.
         let _ = match is_admitted(link.as_fd(), perm) {
             Err(_) => Err(GaveUp),
-            Ok(false) => say(link.as_fd(), Word::Denied, &denial(perm), None).map_err(GaveUp::from),
+            Ok(false) => say(link.as_fd(), Word::Denied, &denial(perm), &[]).map_err(GaveUp::from),
             Ok(true) => match self.settled {
                 None => self.settle(link, stop),
                 Some(_) => self.succeed(link, stop),
@@ -104,22 +104,22 @@ impl Table {
                 }
             };
             let answer = match &offer.name {
-                Some(Temporary(Name::Posix(name))) => ask(&link, word, name, None, deadline, stop)?,
-                _ => ask(&link, word, "", offer.segment.descriptor(), deadline, stop)?,
+                Some(Temporary(Name::Posix(name))) => ask(&link, word, name, &[], deadline, stop)?,
+                _ => ask(&link, word, "", &offer.segment.descriptors(), deadline, stop)?,
             };
             let Offer { receiver, segment, name } = offer;
             drop(name);
             match answer {
                 Ok(()) => {
                     let chosen = Chosen::new(word, fitting(reasons.join("; ")));
-                    say(link.as_fd(), Word::Settled, &chosen.why, None)?;
+                    say(link.as_fd(), Word::Settled, &chosen.why, &[])?;
                     self.decide(receiver, chosen, Way::Ring(word, segment));
                     return Ok(());
                 }
                 Err(why) => reasons.push(format!("the sender can't use {}: {why}", scheme(word))),
             }
         }
-        if ask(&link, Word::Socket, "", None, deadline, stop)?.is_err() {
+        if ask(&link, Word::Socket, "", &[], deadline, stop)?.is_err() {
             return Err(GaveUp);
         }
         let options = Options { ring: None, ..socket_options(&self.options) };
@@ -127,7 +127,7 @@ impl Table {
         let exit = Exit::new(Arc::clone(&self.queue));
         let inward = plan.inward_by(Box::new(exit), Framing::Frames);
         let chosen = Chosen::new(Word::Socket, fitting(reasons.join("; ")));
-        say(link.as_fd(), Word::Settled, &chosen.why, None)?;
+        say(link.as_fd(), Word::Settled, &chosen.why, &[])?;
         let way = self.admit(link);
         self.decide(Receiver::carried(inward), chosen, way);
         Ok(())
@@ -173,21 +173,21 @@ impl Table {
         let deadline = clock::now().saturating_add(PATIENCE);
         let Some(Settled { chosen, way }) = &self.settled else { return Err(GaveUp) };
         let answer = match way {
-            Way::Ring(word, segment) => ask(&link, *word, "", segment.descriptor(), deadline, stop)?,
+            Way::Ring(word, segment) => ask(&link, *word, "", &segment.descriptors(), deadline, stop)?,
             // The receiver may have it a moment longer by this, which costs it one slice at worst.
             Way::Socket(last) => match last.upgrade().filter(|last| !descriptor::has_hung_up(last.as_fd())) {
                 Some(last) => {
                     let pid = socket::peer(last.as_fd())?.0;
-                    return Ok(say(link.as_fd(), Word::Busy, &pid.to_string(), None)?);
+                    return Ok(say(link.as_fd(), Word::Busy, &pid.to_string(), &[])?);
                 }
-                None => ask(&link, Word::Socket, "", None, deadline, stop)?,
+                None => ask(&link, Word::Socket, "", &[], deadline, stop)?,
             },
         };
         if let Err(why) = answer {
             let why = format!("an earlier sender and the receiver have settled on {}, and {why}", chosen.scheme);
-            return Ok(say(link.as_fd(), Word::Unfit, &why, None)?);
+            return Ok(say(link.as_fd(), Word::Unfit, &why, &[])?);
         }
-        say(link.as_fd(), Word::Settled, &chosen.why, None)?;
+        say(link.as_fd(), Word::Settled, &chosen.why, &[])?;
         if matches!(way, Way::Socket(_)) {
             let way = self.admit(link);
             if let Some(settled) = &mut self.settled {
@@ -209,11 +209,11 @@ fn ask(
     link: &OwnedFd,
     word: Word,
     text: &str,
-    descriptor: Option<BorrowedFd<'_>>,
+    descriptors: &[BorrowedFd<'_>],
     deadline: Duration,
     stop: BorrowedFd<'_>,
 ) -> Result<Result<(), String>, GaveUp> {
-    say(link.as_fd(), word, text, descriptor)?;
+    say(link.as_fd(), word, text, descriptors)?;
     let letter = hear(link.as_fd(), deadline, Some(stop))?;
     match letter.word {
         Word::Yes => Ok(Ok(())),

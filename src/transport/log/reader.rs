@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::frame::{Frame, Kind, Malformed};
@@ -15,6 +16,7 @@ use super::position::Position;
 use super::record::{Found, HEAD, Head, Window, hides_records};
 use crate::channel::{PeerState, RecvError};
 use crate::sys::descriptor::{self, Ready};
+use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::inotify::Watch;
 use crate::sys::ofd;
 use crate::sys::record_lock::{self, try_lock_shared, unlock};
@@ -29,6 +31,10 @@ pub(super) struct Reader {
     log: u32,
     max: usize,
     watch: Watch,
+    /// Whether its events are polled for, outside of here.
+    is_watched: bool,
+    /// Events were taken, and what was read since has not come to its end.
+    has_unshown: bool,
     window: Window,
     /// Where the current message begins, and where the next record does.
     begin: u64,
@@ -69,6 +75,8 @@ impl Reader {
             log: head.id,
             max,
             watch,
+            is_watched: false,
+            has_unshown: false,
             window: Window::new(max, head.id),
             begin: at,
             at,
@@ -213,7 +221,15 @@ impl Inlet for Reader {
             self.is_put_back = false;
             return Ok(self.delivery);
         }
-        self.read_on()?.ok_or_else(|| self.end())
+        let is_nothing = |found: &_| matches!(found, Ok(None) | Err(RecvError::Empty));
+        let mut found = self.read_on();
+        if self.is_watched && is_nothing(&found) {
+            // Before the file is read once more: what comes from now on is another event.
+            self.watch.drain().map_err(explain)?;
+            found = self.read_on();
+            self.has_unshown = !is_nothing(&found);
+        }
+        found?.ok_or_else(|| self.end())
     }
 
     fn has_retry(&self) -> bool {
@@ -244,6 +260,7 @@ impl Inlet for Reader {
         if descriptor::wait_one(self.watch.as_fd(), Ready::Read, Some(deadline)).map_err(explain)? {
             // Before the file is read: what comes from now on is another event.
             self.watch.drain().map_err(explain)?;
+            self.has_unshown = true;
         }
         Ok(())
     }
@@ -254,6 +271,21 @@ impl Inlet for Reader {
         let size = self.file.metadata().map_or(self.at, |metadata| metadata.len());
         self.is_ruined |= size < self.at;
         self.is_tail_suspect = size > self.at;
+    }
+
+    /// The death of a writer is no event, nor is damage.
+    fn must_look(&self) -> bool {
+        true
+    }
+
+    fn watch(&mut self, epoll: &Arc<Epoll>) -> io::Result<bool> {
+        epoll.add(self.watch.as_fd(), Interest::READ, 0)?;
+        self.is_watched = true;
+        Ok(true)
+    }
+
+    fn has_hidden(&self) -> bool {
+        self.is_put_back || self.has_unshown
     }
 
     fn select(&mut self, _tag: Option<u32>) -> bool {

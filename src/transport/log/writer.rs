@@ -13,6 +13,7 @@ use super::super::sender::Outgoing;
 use super::PRESENCE;
 use super::record::{self, Found, HEAD, Head, Window};
 use crate::channel::{PeerState, SendError};
+use crate::sys::epoll::Epoll;
 use crate::sys::record_lock::{try_lock_exclusive, unlock};
 use crate::sys::{clock, ofd, record_lock};
 
@@ -235,6 +236,15 @@ impl Outlet for Writer {
 
     fn end(&mut self) -> Option<SendError> {
         None
+    }
+
+    fn must_look(&self) -> bool {
+        false
+    }
+
+    /// No kind of file lock can be polled.
+    fn watch(&mut self, _epoll: &Epoll) -> io::Result<bool> {
+        Ok(false)
     }
 
     fn peer(&self) -> PeerState {

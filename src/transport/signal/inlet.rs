@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::peer::{Caller, Peer, Stage};
@@ -11,6 +12,7 @@ use super::word::{HELLO, Header};
 use crate::channel::{PeerState, RecvError};
 use crate::sys::clock;
 use crate::sys::descriptor::{self, Ready};
+use crate::sys::epoll::{Epoll, Interest};
 use crate::sys::process::{Fate, ProcessId};
 use crate::sys::signal::{self, Arrived, Batch, QUEUED};
 use crate::transport::frame::{Frame, Identity, Kind, Malformed};
@@ -41,6 +43,8 @@ pub(super) struct SignalInlet {
     current: Vec<u8>,
     delivery: Delivery,
     is_put_back: bool,
+    /// Where its descriptors are in, once it is watched.
+    epoll: Option<Arc<Epoll>>,
 }
 
 impl SignalInlet {
@@ -59,6 +63,7 @@ impl SignalInlet {
             current: Vec::new(),
             delivery: Delivery::default(),
             is_put_back: false,
+            epoll: None,
         }
     }
 
@@ -176,7 +181,7 @@ impl SignalInlet {
         // Whose descriptor it is can be told afterwards: that of a process which lives has its number, and no other has it.
         let pidfd = signal::pidfd(process.pid).ok();
         let is_gone = process.fate() == Fate::Gone;
-        let pidfd = pidfd.filter(|_| !is_gone);
+        let pidfd = pidfd.filter(|_| !is_gone).filter(|pidfd| self.is_shown(pidfd));
         self.heard_of += 1;
         let peer = &mut self.peers[at];
         peer.stage = Stage::Header;
@@ -188,9 +193,23 @@ impl SignalInlet {
         }
     }
 
+    /// Has the end of a process shown, if that is wanted; without room for it, it is found by looking.
+    fn is_shown(&self, pidfd: &OwnedFd) -> bool {
+        self.epoll.as_ref().is_none_or(|epoll| epoll.add(pidfd.as_fd(), Interest::READ, 0).is_ok())
+    }
+
+    /// Takes back [`SignalInlet::is_shown`]: a process that has ended would be ready for ever.
+    fn hide(&self, caller: &Caller) {
+        if let (Some(epoll), Some(pidfd)) = (&self.epoll, &caller.pidfd) {
+            // It was added, so that this can't fail.
+            let _ = epoll.delete(pidfd.as_fd());
+        }
+    }
+
     /// Passes on that a process has left.
     fn note(&mut self, peer: &Peer, kind: Kind) -> Result<(), RecvError> {
         let Some(caller) = &peer.caller else { return Ok(()) };
+        self.hide(caller);
         let frame = Frame::control(kind, peer.pid, caller.sequence, 0);
         self.sources.take(&frame, &[], caller.number).map(drop).map_err(|Malformed| RecvError::Malformed)
     }
@@ -208,10 +227,11 @@ impl SignalInlet {
         if let Stage::Message { bytes, .. } = &peer.stage {
             self.held -= bytes.len();
         }
+        peer.stage = Stage::Header;
         if let Some(caller) = peer.caller.take() {
+            self.hide(&caller);
             self.sources.end_connection(caller.number);
         }
-        peer.stage = Stage::Header;
     }
 
     /// Looks who is dead. What they sent may be pending still.
@@ -219,6 +239,13 @@ impl SignalInlet {
         for caller in self.peers.iter_mut().filter_map(|peer| peer.caller.as_mut()) {
             caller.is_suspect = caller.is_suspect || caller.is_dead();
         }
+    }
+
+    /// Whether the descriptor of any process shows that it has ended.
+    fn has_ended(&self) -> bool {
+        let pidfds = self.peers.iter().filter_map(|peer| peer.caller.as_ref()?.pidfd.as_ref());
+        let all = pidfds.map(|pidfd| (pidfd.as_fd(), Ready::Read));
+        descriptor::wait(all, Some(Duration::ZERO)).unwrap_or(false)
     }
 
     /// Nothing is pending: the suspects are dead.
@@ -242,6 +269,8 @@ impl Inlet for SignalInlet {
             self.is_put_back = false;
             return Ok(self.delivery);
         }
+        // Only who is watched must find at once what ended the wait.
+        let mut has_looked = self.epoll.is_none();
         loop {
             while let Some(at) = self.left.next() {
                 if let Some(delivery) = self.take(self.batch.get(at))? {
@@ -250,6 +279,11 @@ impl Inlet for SignalInlet {
             }
             match self.batch.fill(&self.fd) {
                 Ok(count) => self.left = 0..count,
+                // Once more after that, as what they sent may have become pending just before they ended.
+                Err(e) if e.kind() == ErrorKind::WouldBlock && !has_looked && self.has_ended() => {
+                    self.suspect();
+                    has_looked = true;
+                }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     self.bury();
                     return Err(self.sources.tell_end().unwrap_or(RecvError::Empty));
@@ -280,6 +314,28 @@ impl Inlet for SignalInlet {
 
     fn look(&mut self) {
         self.suspect();
+    }
+
+    fn must_look(&self) -> bool {
+        self.peers.iter().filter_map(|peer| peer.caller.as_ref()).any(|caller| caller.pidfd.is_none())
+    }
+
+    fn watch(&mut self, epoll: &Arc<Epoll>) -> io::Result<bool> {
+        epoll.add(self.fd.as_fd(), Interest::READ, 0)?;
+        self.epoll = Some(Arc::clone(epoll));
+        for at in 0..self.peers.len() {
+            let pidfd = self.peers[at].caller.as_mut().and_then(|caller| caller.pidfd.take());
+            if let (Some(pidfd), Some(caller)) =
+                (pidfd.filter(|pidfd| self.is_shown(pidfd)), &mut self.peers[at].caller)
+            {
+                caller.pidfd = Some(pidfd);
+            }
+        }
+        Ok(true)
+    }
+
+    fn has_hidden(&self) -> bool {
+        self.is_put_back || !self.left.is_empty()
     }
 
     fn select(&mut self, _tag: Option<u32>) -> bool {

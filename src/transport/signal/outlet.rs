@@ -10,6 +10,7 @@ use super::target::{Readiness, Target};
 use super::word::{self, Header};
 use crate::channel::{PeerState, SendError};
 use crate::sys::clock;
+use crate::sys::epoll::Epoll;
 use crate::sys::signal::Origin;
 use crate::transport::frame::Identity;
 use crate::transport::outlet::{LINGER, Outlet};
@@ -207,6 +208,15 @@ impl Outlet for SignalOutlet {
 
     fn end(&mut self) -> Option<SendError> {
         self.target.is_dead().then(|| self.has_died())
+    }
+
+    fn must_look(&self) -> bool {
+        true
+    }
+
+    /// The kernel tells nobody that there is room.
+    fn watch(&mut self, _epoll: &Epoll) -> io::Result<bool> {
+        Ok(false)
     }
 
     fn peer(&self) -> PeerState {

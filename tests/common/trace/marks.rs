@@ -1,8 +1,8 @@
 //! Where others can tell that something has happened: after each store to memory that they share, and before and after each
 //! system call.
 
-use super::Traced;
 use super::traced::Step;
+use super::{Traced, kill_sleepers};
 use std::time::Instant;
 
 /// A moment in the life of a child: how many times it has come to the beginning or the end of a system call, how many
@@ -38,6 +38,15 @@ pub fn kill_at_each_mark<S>(what: &str, start: impl Fn() -> (S, Traced), mut che
         marks.len() + 2,
         begun.elapsed()
     );
+}
+
+/// Kills one who wakes a sleeper after each instruction. If it first opens the sleeper's bell, which takes thousands, where others
+/// can tell the difference.
+pub fn kill_wakers<S>(wait: &str, what: &str, start: impl Fn() -> (S, Traced), mut check: impl FnMut(S, bool)) {
+    match wait {
+        "futex" | "sem" => kill_sleepers(what, start, |_| {}, |situation, place| check(situation, place.ended)),
+        _ => kill_at_each_mark(what, start, check),
+    }
 }
 
 /// Runs to the end, to learn where the calls are, and again, to learn where the stores are.

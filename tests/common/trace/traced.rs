@@ -257,8 +257,8 @@ impl Traced {
     }
 }
 
-/// Stops this process for its tracer.
+/// Stops this thread for its tracer: others, which aren't traced, must not take the signal.
 fn stop() {
     // SAFETY: a plain system call.
-    unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::gettid(), libc::SIGSTOP) };
 }
