@@ -2,6 +2,7 @@
 //! recovering a ring of many costs, by its size.
 
 #[allow(dead_code, reason = "the tests use the rest of it")]
+#[allow(dead_code, reason = "each uses its own part")]
 #[path = "../src/sys/child.rs"]
 mod child;
 

@@ -76,9 +76,11 @@ fn threads_share_the_tasks() {
                 })
             })
             .collect();
-        let sending: Vec<_> = (0..TASKS)
-            .map(|_| {
-                let mut sender = Sender::new(scratch.sender()).unwrap();
+        // All of them come before the first can leave: else the ring may be closed in between.
+        let senders: Vec<_> = (0..TASKS).map(|_| Sender::new(scratch.sender()).unwrap()).collect();
+        let sending: Vec<_> = senders
+            .into_iter()
+            .map(|mut sender| {
                 tokio::spawn(async move {
                     for number in 0..EACH {
                         sender.send(&number.to_le_bytes()).await.unwrap();

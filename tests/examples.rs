@@ -6,7 +6,7 @@ mod common;
 
 use common::alone;
 use ringway::Address;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -180,6 +180,11 @@ fn request_reply() {
     }
 }
 
+/// Removes what a hanging example would leave in shared memory.
+fn rings(names: [&str; 2], pid: u32) -> [Place; 2] {
+    names.map(|name| Place { directory: PathBuf::new(), address: format!("shm:///{name}-{pid}") })
+}
+
 /// Whatever comes first.
 #[test]
 fn wait_set() {
@@ -187,8 +192,7 @@ fn wait_set() {
     let begun = Instant::now();
     let running = Running::start(&mut example("wait_set"));
     let pid = running.0.id();
-    let _places =
-        ["orders", "news"].map(|name| Place { directory: PathBuf::new(), address: format!("shm:///{name}-{pid}") });
+    let _rings = rings(["orders", "news"], pid);
     let said = running.finish(begun);
     assert!(said.status.success(), "{said:?}");
     let lines: Vec<_> = std::str::from_utf8(&said.stdout).unwrap().lines().collect();
@@ -198,4 +202,33 @@ fn wait_set() {
     }
     assert!(lines.contains(&"the socket says good bye"), "{lines:?}");
     assert_eq!(lines.last(), Some(&"all are gone"));
+}
+
+/// More than its rings take at once, and a last line without an end.
+#[test]
+fn epoll() {
+    let _alone = alone();
+    let begun = Instant::now();
+    let mut running = Running::start(example("epoll").stdin(Stdio::piped()));
+    let _rings = rings(["requests", "answers"], running.0.id());
+    let lines: Vec<String> = (0..1000).map(|number| format!("order {number}")).collect();
+    // The pipe takes it all.
+    running.0.stdin.take().unwrap().write_all(lines.join("\n").as_bytes()).unwrap();
+    let said = running.finish(begun);
+    assert!(said.status.success(), "{said:?}");
+    let expected: String = lines.iter().map(|line| format!("{line} has been seen\n")).collect();
+    assert_eq!(String::from_utf8(said.stdout).unwrap(), expected);
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn tokio() {
+    let _alone = alone();
+    let begun = Instant::now();
+    let running = Running::start(&mut example("tokio"));
+    let _rings = rings(["orders", "answers"], running.0.id());
+    let said = running.finish(begun);
+    assert!(said.status.success(), "{said:?}");
+    let expected: String = (0..3).map(|number| format!("ORDER {number} to order {number}\n")).collect();
+    assert_eq!(String::from_utf8(said.stdout).unwrap(), expected + "told to stop\n");
 }

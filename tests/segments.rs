@@ -1,5 +1,6 @@
 //! Segments of each kind, used, raced for and killed by real processes.
 
+#[allow(dead_code, reason = "each uses its own part")]
 #[path = "../src/sys/child.rs"]
 mod child;
 

@@ -31,6 +31,17 @@ impl Tell {
         }
     }
 
+    /// Lets it have so many more bytes of memory, and no more.
+    pub fn limit_memory(&self, more: u64) {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+        let size: u64 = size.trim().trim_end_matches(" kB").parse().unwrap();
+        let most = (size << 10) + more;
+        let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+        // SAFETY: the limit outlives the call, which changes this child alone.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+    }
+
     /// Stays until killed.
     pub fn sleep_until_killed(&self) -> ! {
         loop {

@@ -52,6 +52,12 @@ pub(crate) fn open(place: &Place, kind: Type) -> io::Result<OwnedFd> {
     Ok(socket_with(place.family(), kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?)
 }
 
+/// Two that are connected, block, and close on exec.
+#[cfg(test)]
+pub(crate) fn pair(kind: Type) -> (OwnedFd, OwnedFd) {
+    rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap()
+}
+
 pub(crate) fn bind_to(fd: BorrowedFd, place: &Place) -> io::Result<()> {
     Ok(bind(fd, &place.0)?)
 }

@@ -251,6 +251,7 @@ impl Inward {
     }
 
     /// Whether whoever polls must come back once per slice nevertheless, and [suspect](Self::suspect) the peers.
+    #[cfg(test)]
     pub(super) fn must_look(&self) -> bool {
         self.inlet.must_look()
     }

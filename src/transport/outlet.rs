@@ -164,6 +164,7 @@ impl Outward {
     }
 
     /// Whether whoever polls for room must come back once per slice nevertheless, and [suspect](Self::suspect) the receiver.
+    #[cfg(test)]
     pub(super) fn must_look(&self) -> bool {
         self.outlet.must_look()
     }

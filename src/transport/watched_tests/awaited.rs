@@ -18,16 +18,10 @@ fn what_is_decided_later_shows_in_the_same_descriptor() {
             assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
             assert!(!is_readable(), "nothing is decided");
             let (hear, mut tell) = io::pipe().unwrap();
-            let mut child = Child::fork(|_| {
+            let mut child = Child::fork(|tell| {
                 if without_memory {
                     // Then there is no ring, and the connection is used.
-                    let status = fs::read_to_string("/proc/self/status").unwrap();
-                    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
-                    let size: u64 = size.trim().trim_end_matches(" kB").parse().unwrap();
-                    let most = (size << 10) + (20 << 20);
-                    let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
-                    // SAFETY: the limit outlives the call, which changes this child alone.
-                    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+                    tell.limit_memory(20 << 20);
                 }
                 let mut sender = Options::new().sender(&address).unwrap();
                 for message in [b"one", b"two"] {

@@ -22,6 +22,7 @@ use crate::sys::child::Child;
 use crate::sys::clock;
 use crate::sys::descriptor::{self, Ready};
 use crate::sys::epoll::{Epoll, Events, Interest};
+use crate::sys::socket;
 use crate::wait::SLICE;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -139,13 +140,13 @@ impl Place {
             false => (None, None),
         };
         let kind = match case.address {
-            "fd://stream" => Some(libc::SOCK_STREAM),
-            "fd://seqpacket" => Some(libc::SOCK_SEQPACKET),
-            "fd://dgram" => Some(libc::SOCK_DGRAM),
+            "fd://stream" => Some(socket::Type::STREAM),
+            "fd://seqpacket" => Some(socket::Type::SEQPACKET),
+            "fd://dgram" => Some(socket::Type::DGRAM),
             _ => None,
         };
         let sockets = kind.map_or((None, None), |kind| {
-            let (one, other) = pair(kind);
+            let (one, other) = socket::pair(kind);
             (Some(one), Some(other))
         });
         Self { case, directory, address, pipe, sockets }
@@ -182,16 +183,6 @@ impl Drop for Place {
         if self.case.address.starts_with("mq:") {
             let _ = super::remove(&self.address.parse::<Address>().unwrap(), true);
         }
-    }
-}
-
-fn pair(kind: libc::c_int) -> (OwnedFd, OwnedFd) {
-    use std::os::fd::FromRawFd;
-    let mut fds = [0; 2];
-    // SAFETY: a place for two descriptors, which are nobody else's then.
-    unsafe {
-        assert_eq!(libc::socketpair(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr()), 0);
-        (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1]))
     }
 }
 

@@ -167,7 +167,7 @@ fn a_killed_sender_shows_or_is_found_by_looking() {
             assert_eq!(watched.await_message(), b"last words");
             assert_eq!(watched.drain(), [[0; 0]; 0]);
             assert!(!watched.is_readable());
-            child.signal(libc::SIGKILL);
+            child.kill_without_reaping();
             child.reap();
             if place.case.death == Looked {
                 assert!(!watched.is_readable() && watched.receiver.inward().must_look());
@@ -221,7 +221,7 @@ fn a_forked_child_changes_nothing() {
 
 #[test]
 fn what_was_put_off_shows() {
-    let (one, other) = pair(libc::SOCK_SEQPACKET);
+    let (one, other) = socket::pair(socket::Type::SEQPACKET);
     let address: Address = format!("fd://{}", other.as_raw_fd()).parse().unwrap();
     let mut watched = Watched::new(Options::new().receiver(&address).unwrap());
     assert_eq!(watched.drain(), [[0; 0]; 0]);
@@ -262,7 +262,7 @@ fn a_killed_sender_becomes_readable_whether_it_shows_or_not() {
             assert_eq!(&receiver.recv_timeout(PATIENCE).unwrap()[..], b"last words");
             assert_eq!(receiver.try_recv().err(), Some(RecvError::Empty));
             assert!(!descriptor::is_ready(pollable.as_fd(), Ready::Read).unwrap());
-            child.signal(libc::SIGKILL);
+            child.kill_without_reaping();
             child.reap();
             let mut rounds = 0;
             let end = loop {

@@ -199,7 +199,7 @@ impl Members {
     pub(super) fn probe(&mut self, now: Duration, epoll: Option<&Epoll>) {
         self.next_probe = now + SLICE;
         self.probes = self.probes.wrapping_add(1);
-        let is_thorough = self.probes % THOROUGH_EVERY == 0;
+        let is_thorough = self.probes.is_multiple_of(THOROUGH_EVERY);
         if epoll.is_some() {
             self.list.iter().filter_map(|source| source.what.watch()).for_each(Watch::ring_if_missed);
             // What has gone without becoming ready.
