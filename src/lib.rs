@@ -59,7 +59,8 @@
 //!
 //! # Blocking
 //! A name with `try_` never blocks, one with `_timeout` or `_deadline` blocks until then, and any other as long as it takes. At a
-//! ring, waiting follows its [`Wait`] strategy: by default it spins for [`Options::spin`] and then sleeps on a futex. A sleeper wakes
+//! ring, waiting follows its [`Wait`] strategy: by default it spins for [`Options::spin`] and then sleeps on a futex; it can also only spin, or sleep on
+//! a POSIX semaphore in the segment or with a name, a System V semaphore, an eventfd or a FIFO. A sleeper wakes
 //! up when there is something to do, and every 100 ms to see whether its peer still lives. Where nobody has to wait or to be
 //! woken, sending and receiving make no system call. Joining a ring waits for others that are joining it. Where the kernel carries
 //! messages, a waiter sleeps in `poll`, or tries again after pauses of up to 10 ms where there is nothing to poll (System V queues,
@@ -67,10 +68,11 @@
 //! dropping a sender waits for a second at most to hand over what is left.
 //!
 //! # Waiting for many things
-//! A [`WaitSet`] waits in one thread for any number of endpoints, foreign descriptors and timers: by one futex call where all are rings, by
+//! A [`WaitSet`] waits in one thread for any number of endpoints, foreign descriptors and timers: by one futex call for a few rings, by
 //! epoll otherwise. An event loop of your own takes an endpoint's [`Pollable`], a descriptor that is readable when there is something to do. Both
 //! know one rule: receive until [`RecvError::Empty`], send until [`SendError::Full`], and only then wait. Peers that come, leave or die
-//! are told there, too; [`Receiver::peer_event`] says what it was. Rings made with [`Wait::Spin`] can't be waited for like that.
+//! are told there, too; [`Receiver::peer_event`] says what it was. Rings made with [`Wait::Spin`] can't be waited for like that. `docs/waiting.md` in the
+//! repository says what to choose, and what is promised.
 //!
 //! # Features
 //! None is on unless asked for.
@@ -105,7 +107,7 @@
 //!
 //! # More
 //! In the repository: `docs/abi.md`, the bytes, for other implementations; `docs/protocol.md` and `docs/liveness.md`, why it is
-//! correct and what a kill leaves at each step; `docs/decisions.md`, what was tried; `examples/`.
+//! correct and what a kill leaves at each step; `docs/waiting.md`, how to wait for many things; `docs/decisions.md`, what was tried; `examples/`.
 
 #[cfg(not(ringway_loom))]
 mod channel;

@@ -384,6 +384,8 @@ fn a_forked_child_can_do_nothing_with_it_but_watch_its_own() {
     drain(&mut receiver, &pollable);
     let mut child = Child::fork(|_| {
         assert_eq!(receiver.try_recv().err(), Some(RecvError::Fenced));
+        assert_eq!(receiver.pollable().unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert_eq!(receiver.peer_event(), None);
         let mut own = other.receiver();
         let pollable = own.pollable().unwrap();
         drain(&mut own, &pollable);

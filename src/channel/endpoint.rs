@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::outcome::{PeerEvent, RecvError, SendError};
-use crate::error::{Error, ErrorKind};
+use crate::error::{self, Error, ErrorKind};
 use crate::segment::Segment;
 use crate::sys::{clock, fork};
 use crate::wait::{Look, SLICE};
@@ -136,10 +136,19 @@ impl Stuck {
     }
 }
 
-/// Nobody who waits for several things at once can wait for an endpoint of that ring.
-pub(super) fn unwatchable(segment: &Segment) -> Error {
-    Error::new(ErrorKind::InvalidInput, "wait along with other things for", segment)
-        .advise("it was made with wait=spin: its peers wake nobody; make it with another way to wait")
+/// Whether somebody can wait for an endpoint of that ring along with other things.
+pub(super) fn check_watchable(owner: Result<(), Unusable>, is_sleepless: bool, segment: &Segment) -> error::Result<()> {
+    let refused = |kind| Error::new(kind, "wait along with other things for", segment);
+    match owner {
+        Err(Unusable::Fenced) => Err(refused(ErrorKind::InvalidInput)
+            .advise("the endpoint belongs to the process that this one was forked from; join the ring anew")),
+        Err(Unusable::Poisoned) => {
+            Err(refused(ErrorKind::Poisoned).advise("it holds what no correct peer writes; remove it"))
+        }
+        Ok(()) if is_sleepless => Err(refused(ErrorKind::InvalidInput)
+            .advise("it was made with wait=spin: its peers wake nobody; make it with another way to wait")),
+        Ok(()) => Ok(()),
+    }
 }
 
 /// The monotonic time `timeout` from now.

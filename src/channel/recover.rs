@@ -35,7 +35,7 @@ pub fn recover(name: &Name) -> Result<Recovery> {
     let Form::Mpmc(layout) = &geometry.form else { return Ok(Recovery::default()) };
     // SAFETY: the layout is the segment's, which outlives the view.
     let view = unsafe { MpmcView::new(segment.as_ptr(), layout) };
-    let recovery = Crew::new(&view, layout.max_deliveries).recover(&segment.locks()?, None)?;
+    let recovery = Crew::new(&view, layout.max_deliveries).recover(&segment.locks()?, None, true)?;
     if recovery.deaths > 0 {
         // SAFETY: the geometry is the segment's; the belfry lives as long as the sleeper is used.
         unsafe {

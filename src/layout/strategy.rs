@@ -13,8 +13,8 @@ pub enum Wait {
     /// Spin briefly, then sleep on a futex. The default.
     #[default]
     Futex,
-    /// Spin briefly, then sleep on a POSIX semaphore in the segment. For trusted peers only: the C library ends a process
-    /// that waits on a semaphore into which somebody has written.
+    /// Spin briefly, then sleep on a POSIX semaphore in the segment, which has glibc's layout. Whatever a peer writes into it costs no
+    /// more than sleep or looks for nothing.
     Semaphore,
     /// Spin briefly, then sleep on a POSIX semaphore with a name, `/ringway.ID.MEMBER`. Only of rings that have a name themselves.
     NamedSemaphore,

@@ -1,7 +1,7 @@
 //! The members of a ring of many: joining, leaving, and recovering the dead.
 
 use super::seat::{is_free, remove_if};
-use super::{Chair, MEMBERSHIP, Role, State, Status, Tenure, status, unnoted_death};
+use super::{Chair, MEMBERSHIP, Role, State, Status, Tenure, seems_alive, status, unnoted_death};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::MpmcView;
 use crate::primitive::Ordering;
@@ -121,7 +121,7 @@ impl<'a> Crew<'a> {
         if !segment.is_current()? {
             return Err(Error::removed(tried(), segment));
         }
-        self.recover(locks, None)?;
+        self.recover(locks, None, true)?;
         for member in self.members(role) {
             let chair = self.chair(member);
             // A dead holder is still there if somebody else is recovering it.
@@ -164,14 +164,18 @@ impl<'a> Crew<'a> {
         self.view.commons().roster.0.fetch_add(1, Ordering::Release);
     }
 
-    /// Looks for the dead, takes back what they held, and frees their chairs. `me` is not looked at: one's own locks look free.
+    /// Looks for the dead, takes back what they held, and frees their chairs. `me` is not looked at: one's own locks look free. Unless it
+    /// is to be `thorough`, whoever holds the lock counts as alive.
     ///
     /// Whoever has been killed in the middle of this is followed by another one, which starts over with the same chair.
-    pub(crate) fn recover(self, locks: &Locks, me: Option<u32>) -> Result<Recovery> {
+    pub(crate) fn recover(self, locks: &Locks, me: Option<u32>, thorough: bool) -> Result<Recovery> {
         let mut recovery = Recovery::default();
         for member in self.everybody().filter(|&member| Some(member) != me) {
             let chair = self.chair(member);
-            if Tenure::load(chair.participant).state() != State::Present || !self.is_dead(&chair, locks)? {
+            if Tenure::load(chair.participant).state() != State::Present
+                || !thorough && seems_alive(&chair, locks)
+                || !self.is_dead(&chair, locks)?
+            {
                 continue;
             }
             let lock = chair.proofs.end;
@@ -259,9 +263,9 @@ impl Membership {
         self.member
     }
 
-    /// Looks for the dead among the others.
-    pub(crate) fn recover_others(&self, crew: Crew<'_>) -> Result<Recovery> {
-        crew.recover(&self.locks, Some(self.member))
+    /// Looks for the dead among the others: see [`Crew::recover`].
+    pub(crate) fn recover_others(&self, crew: Crew<'_>, thorough: bool) -> Result<Recovery> {
+        crew.recover(&self.locks, Some(self.member), thorough)
     }
 
     /// What has become of another member.

@@ -31,8 +31,8 @@ mod tenure;
 
 pub(crate) use crew::{Census, Crew, Membership};
 pub(crate) use seat::{Seat, join};
-use tenure::unnoted_death;
 pub(crate) use tenure::{State, Status, Tenure, status};
+use tenure::{seems_alive, unnoted_death};
 
 use std::ops::Range;
 

@@ -140,11 +140,7 @@ pub(crate) fn status(chair: &Chair<'_>, locks: &Locks) -> Result<(Tenure, Status
 /// Whether the holder of a chair has died and nobody has noted it: a number that differs from death to death, or 0. Unless it is to
 /// be `thorough`, whoever holds the lock counts as alive, which saves a look into `/proc`.
 pub(super) fn unnoted_death(chair: &Chair<'_>, locks: &Locks, thorough: bool) -> u64 {
-    let tenure = Tenure::load(chair.participant);
-    // Relaxed: it may be another holder's lock by now; then that one is looked at, now or the next time.
-    let lock = chair.participant.lock.load(Ordering::Relaxed);
-    let seems_alive = || !thorough && chair.proofs.contains(&lock) && locks.is_held(lock).unwrap_or(true);
-    if tenure.state() != State::Present || seems_alive() {
+    if Tenure::load(chair.participant).state() != State::Present || !thorough && seems_alive(chair, locks) {
         return 0;
     }
     match status(chair, locks) {
@@ -152,6 +148,14 @@ pub(super) fn unnoted_death(chair: &Chair<'_>, locks: &Locks, thorough: bool) ->
         // An error means only that nothing is known.
         _ => 0,
     }
+}
+
+/// Whether the lock of a chair's holder is held, so that it lives, unless a child forked from it keeps the lock.
+pub(super) fn seems_alive(chair: &Chair<'_>, locks: &Locks) -> bool {
+    // Relaxed: it may be another holder's lock by now; then that one is looked at, now or the next time.
+    let lock = chair.participant.lock.load(Ordering::Relaxed);
+    // An error is nothing to go by: those of a removed System V segment have no locks any more.
+    chair.proofs.contains(&lock) && locks.is_held(lock).unwrap_or(false)
 }
 
 fn present(chair: &Chair<'_>, locks: &Locks) -> Result<Status> {

@@ -4,6 +4,8 @@
 
 use std::{fs, io, time::Duration};
 
+use super::fork::PerProcess;
+
 fn read(clock: libc::clockid_t) -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid place for one timespec, and the call writes nothing else.
@@ -27,10 +29,15 @@ pub(crate) fn to_timespec(time: Duration) -> libc::timespec {
     libc::timespec { tv_sec: seconds, tv_nsec: time.subsec_nanos() as _ }
 }
 
-/// A random number that the kernel drew when it booted: its 16 bytes in order, as two words.
+/// A random number that the kernel drew when it booted: its 16 bytes in order, as two words. A process reads it once: none outlives a boot,
+/// but for those that are restored from a checkpoint, and they go on by the number under which their peers know them.
 pub(crate) fn boot_id() -> io::Result<[u64; 2]> {
-    parse_uuid(&fs::read_to_string("/proc/sys/kernel/random/boot_id")?)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the boot id is not a UUID"))
+    static KNOWN: PerProcess<2> = PerProcess::unknown();
+
+    KNOWN.get(|| {
+        parse_uuid(&fs::read_to_string("/proc/sys/kernel/random/boot_id")?)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the boot id is not a UUID"))
+    })
 }
 
 fn parse_uuid(text: &str) -> Option<[u64; 2]> {

@@ -43,8 +43,6 @@ pub(crate) fn ring(name: Name) {
     /// One that isn't bound can send to all, whichever process of a family it was made by.
     static SENDER: OnceLock<OwnedFd> = OnceLock::new();
 
-    let bytes = name.bytes();
-    let Ok(address) = SocketAddrUnix::new_abstract_name(bytes.as_bytes()) else { return };
     let sender = match SENDER.get() {
         Some(sender) => sender,
         // There is nobody to tell of an error, and the waiter's slice makes up for it.
@@ -53,14 +51,28 @@ pub(crate) fn ring(name: Name) {
             Err(_) => return,
         },
     };
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    // Either the doorbell is full; or too many rings of this process, a few hundred, lie in doorbells that nobody empties. They count
-    // for the socket that they were sent by, so that another one can still send.
-    if let Err(Errno::AGAIN) = sendto(sender, &[1], flags, &address)
-        && let Ok(another) = open_sender()
-    {
-        let _ = sendto(another, &[1], flags, &address);
+    match send(sender.as_fd(), name) {
+        // Nobody has that name any longer.
+        Ok(()) | Err(Errno::CONNREFUSED) => {}
+        // Either the doorbell is full; or too many rings of this process, a few hundred, lie in doorbells that nobody empties. They count
+        // for the socket that they were sent by, so that another one can still send. Or somebody closed it under us, as daemons do.
+        Err(_) => {
+            if let Ok(another) = open_sender() {
+                let _ = send(another.as_fd(), name);
+            }
+        }
     }
+}
+
+/// Rings one's own.
+pub(crate) fn ring_own(doorbell: BorrowedFd, name: Name) {
+    // It fails only if it is full.
+    let _ = send(doorbell, name);
+}
+
+fn send(from: BorrowedFd, to: Name) -> Result<(), Errno> {
+    let address = SocketAddrUnix::new_abstract_name(to.bytes().as_bytes())?;
+    sendto(from, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &address).map(drop)
 }
 
 fn open_sender() -> io::Result<OwnedFd> {
@@ -94,6 +106,17 @@ mod tests {
         assert!(wait_one(doorbell.as_fd(), Ready::Read, None).unwrap());
         clear(doorbell.as_fd());
         assert!(!readable());
+        ring_own(doorbell.as_fd(), name);
+        assert!(readable());
+        clear(doorbell.as_fd());
+        Child::fork(|tell| {
+            // What was opened to ring by is gone.
+            tell.close_inherited();
+            ring(name);
+        })
+        .expect_success();
+        assert!(readable());
+        clear(doorbell.as_fd());
         ring(Name { number: 2, ..name });
         assert!(!readable());
         drop(doorbell);

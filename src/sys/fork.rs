@@ -3,7 +3,8 @@
 //! An endpoint inherited by `fork` must not be used: its owner, the parent, still does. Each endpoint remembers the
 //! generation in which it was made. The generation lies in a page that the kernel wipes in a forked child.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 const PAGE: usize = 4096;
 
@@ -55,6 +56,36 @@ fn arm() {
     }
 }
 
+/// What never changes while a process lives, but may be something else in a forked child.
+pub(crate) struct PerProcess<const N: usize> {
+    words: [AtomicU64; N],
+    /// The generation of the process that they are of.
+    generation: AtomicU32,
+}
+
+impl<const N: usize> PerProcess<N> {
+    pub(crate) const fn unknown() -> Self {
+        Self { words: [const { AtomicU64::new(0) }; N], generation: AtomicU32::new(0) }
+    }
+
+    /// The words; `read` only if this process hasn't yet. Without a lock, which a child could be forked with.
+    pub(crate) fn get(&self, read: impl FnOnce() -> io::Result<[u64; N]>) -> io::Result<[u64; N]> {
+        let current = enter();
+        // Acquire: pairs with the Release below.
+        if self.generation.load(Ordering::Acquire) == current {
+            return Ok(self.words.each_ref().map(|word| word.load(Ordering::Relaxed)));
+        }
+        let words = read()?;
+        for (known, word) in self.words.iter().zip(words) {
+            // Relaxed: published by the generation. All threads of a process store the same.
+            known.store(word, Ordering::Relaxed);
+        }
+        // Release: who sees it sees the words.
+        self.generation.store(current, Ordering::Release);
+        Ok(words)
+    }
+}
+
 /// Has everybody who forks call `before` first, and then, in the parent and in the child, `after`; says whether there was memory
 /// for that. Doing so twice calls them twice.
 pub(crate) fn surround(before: extern "C" fn(), after: extern "C" fn()) -> bool {
@@ -90,6 +121,21 @@ mod tests {
         });
         child.expect_success();
         assert!(is_current(parents));
+    }
+
+    #[test]
+    fn a_child_reads_anew_what_its_parent_knows() {
+        static KNOWN: PerProcess<2> = PerProcess::unknown();
+
+        assert!(KNOWN.get(|| Err(io::ErrorKind::NotFound.into())).is_err());
+        assert_eq!(KNOWN.get(|| Ok([1, 2])).unwrap(), [1, 2]);
+        assert_eq!(KNOWN.get(|| unreachable!()).unwrap(), [1, 2]);
+        let mut child = Child::fork(|_| {
+            assert_eq!(KNOWN.get(|| Ok([3, 4])).unwrap(), [3, 4]);
+            assert_eq!(KNOWN.get(|| unreachable!()).unwrap(), [3, 4]);
+        });
+        child.expect_success();
+        assert_eq!(KNOWN.get(|| unreachable!()).unwrap(), [1, 2]);
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! Who a process is, beyond a number that is used again, and whether it still lives.
 
 use std::os::unix::fs::MetadataExt;
-use std::{fs, io, path::Path};
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::Path,
+};
 
-use super::clock;
+use super::{clock, fork::PerProcess, uninterrupted};
 
 /// What tells one process from all others that ever ran on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +88,11 @@ fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
+/// A process never leaves its pid namespace, but its children may be born into another.
 fn own_namespace() -> io::Result<u64> {
-    Ok(fs::metadata("/proc/self/ns/pid")?.ino())
+    static KNOWN: PerProcess<1> = PerProcess::unknown();
+
+    KNOWN.get(|| Ok([fs::metadata("/proc/self/ns/pid")?.ino()])).map(|[inode]| inode)
 }
 
 /// Each time namespace counts from a boot time of its own, so that one process has other start times in others.
@@ -121,9 +128,12 @@ struct Stat {
 
 impl Stat {
     fn read(pid: &str) -> io::Result<Self> {
-        // Bytes, because a process may call itself anything.
-        let text = fs::read(format!("/proc/{pid}/stat"))?;
-        Self::parse(&String::from_utf8_lossy(&text))
+        // Bytes, because a process may call itself anything. At once, as idle waiters do this again and again; the kernel gives as much as
+        // there is room for, and what is of interest is in the first half.
+        let mut text = [0; 1024];
+        let mut file = File::open(format!("/proc/{pid}/stat"))?;
+        let len = uninterrupted(|| file.read(&mut text))?;
+        Self::parse(&String::from_utf8_lossy(&text[..len]))
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/stat has another form"))
     }
 

@@ -10,6 +10,8 @@ use crate::sys::{clock, cpu};
 
 /// No sleep is longer, so that a waiter notices its peer's death, and a wake-up that a dying peer owed it.
 pub(crate) const SLICE: Duration = Duration::from_millis(100);
+/// In how many slices one is for a [thorough](Look::Peer) look, which costs as much as all else.
+pub(super) const THOROUGH_EVERY: u32 = 10;
 /// How long to spin before sleeping unless told: about what a sleep and a wake across cores cost.
 pub(crate) const SPIN: Duration = Duration::from_micros(20);
 /// After that long it isn't a matter of moments any more.
@@ -36,14 +38,16 @@ pub(crate) struct Patience<'a> {
     pub(crate) deadline: Option<Duration>,
 }
 
-/// What the waiter is to look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the waiter is to look at: the later, the more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Look {
     /// Whether the ring has what it waits for.
     Quick,
     /// That, and whether the peer has left.
     Ring,
-    /// Whether the peer has died.
+    /// Whether the peer's lock is free, so that it has died.
+    Lock,
+    /// Whether the peer has died, even if a child forked from it keeps its lock.
     Peer,
 }
 
@@ -70,6 +74,7 @@ impl Sleeper {
             false => start.saturating_add(spin.time()),
         };
         let mut now = start;
+        let mut slices = 0_u32;
         loop {
             let awake = now < spin_until;
             if awake {
@@ -99,7 +104,10 @@ impl Sleeper {
             now = clock::now();
             if now >= look_at_peer {
                 look_at_peer = now + SLICE;
-                if let Some(found) = look(Look::Peer) {
+                // The first one, as many waits have no other.
+                let closely = if slices.is_multiple_of(THOROUGH_EVERY) { Look::Peer } else { Look::Lock };
+                slices += 1;
+                if let Some(found) = look(closely) {
                     spin.slept(now - start, true);
                     return Some(found);
                 }

@@ -85,10 +85,6 @@ impl Event<'_> {
     #[cold]
     #[inline(never)]
     fn wake(self, waiter: u32, sleep: impl Sleep) {
-        if !cfg!(ringway_mutant = "notify_manner_unordered") {
-            // Pairs with W1: the manner is at least as new as the announcement, also without N1.
-            fence(Ordering::Acquire);
-        }
         if waiter == self.current() | 1 {
             self.ring(sleep);
         }
@@ -130,7 +126,7 @@ impl Event<'_> {
         manner.store(self.manner);
         // W0, pairs with N3.
         let epoch = self.epoch.load(Ordering::Acquire);
-        // W1. Release: who sees it sees the manner.
+        // W1. Release, pairs with N3': who sees it sees the manner.
         self.waiter.store(epoch | 1, Ordering::Release);
         if !cfg!(ringway_mutant = "announce_unfenced") {
             // W2, pairs with N1.

@@ -1,19 +1,16 @@
 //! The thread that looks, for those who only have descriptors, for what nobody rings for: killed peers, and rings that a killed peer
 //! owed.
 //!
-//! There is one in a process, while there are such descriptors. It sleeps for a slice at a time, and probes a few of them in each, and only
-//! the first of these thoroughly, so that a thousand cost hardly more than one.
+//! There is one in a process, while there are such descriptors. It [probes](super::rounds) a few of them now and then, so that a thousand cost
+//! hardly more than one.
 
 use std::io;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::blocking::SLICE;
+use super::rounds::Rounds;
 use super::watch::Watch;
 use crate::sys::{fork, thread};
-
-/// How many are probed in a slice.
-pub(super) const PROBES: usize = 8;
 
 /// The watches of one process.
 struct Lookout {
@@ -24,8 +21,6 @@ struct Lookout {
 #[derive(Default)]
 struct State {
     watches: Vec<Weak<Watch>>,
-    /// Which one is probed next.
-    turn: usize,
     has_thread: bool,
 }
 
@@ -67,8 +62,10 @@ fn of_this_process() -> &'static Lookout {
 }
 
 fn keep(lookout: &Lookout) {
+    let mut rounds = Rounds::default();
+    let mut count = 1;
     loop {
-        std::thread::sleep(SLICE);
+        std::thread::sleep(Rounds::interval(count));
         let mut state = lookout.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.watches.retain(|watch| watch.strong_count() > 0);
         if state.watches.is_empty() {
@@ -76,15 +73,12 @@ fn keep(lookout: &Lookout) {
             return;
         }
         let watches: Vec<Arc<Watch>> = state.watches.iter().filter_map(Weak::upgrade).collect();
-        let turn = state.turn;
-        state.turn = (turn + PROBES) % watches.len().max(1);
         // Probing takes system calls.
         drop(state);
         for watch in &watches {
             watch.ring_if_missed();
         }
-        for (at, watch) in watches.iter().cycle().skip(turn).take(PROBES.min(watches.len())).enumerate() {
-            watch.probe(at == 0);
-        }
+        rounds.probe(watches.iter().map(AsRef::as_ref));
+        count = watches.len();
     }
 }

@@ -19,6 +19,8 @@ pub mod manner;
 #[cfg(not(ringway_loom))]
 mod pollable;
 #[cfg(not(ringway_loom))]
+mod rounds;
+#[cfg(not(ringway_loom))]
 mod set;
 #[cfg(not(ringway_loom))]
 mod waitable;

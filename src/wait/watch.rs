@@ -11,7 +11,7 @@
 //! A receiver is reported until it has been emptied. A sender is told each change once, since it mostly has nothing to wait for.
 //!
 //! What nobody rings for is found by [probing](Watch::probe), once in a while: the kernel tells of a killed peer only who asks. A peer killed
-//! between moving the epoch on and waking is found by [`Watch::is_missed`].
+//! between moving the epoch on and waking is found [too](Watch::ring_if_missed).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -100,7 +100,7 @@ impl Descriptor {
     fn ring(&self) {
         match self {
             Self::Bell(fd) => bell::ring(fd.as_fd()),
-            Self::Doorbell(_, name) => doorbell::ring(*name),
+            Self::Doorbell(fd, name) => doorbell::ring_own(fd.as_fd(), *name),
             Self::Carried(_, Some((_, event))) => descriptor::set_event(event.as_fd()),
             Self::Carried(_, None) => {}
         }

@@ -600,7 +600,7 @@ fn look_closely(
 ) -> Option<Result<(Claim, u32), RecvError>> {
     let gone = end.others_are_gone(look);
     // Those who are gone may have published before, and what the dead held may have been put back just now.
-    if (gone || look == Look::Peer)
+    if (gone || look >= Look::Lock)
         && end.check().is_ok()
         && let Some(claim) = reader.claim(max)
     {

@@ -212,22 +212,23 @@ impl Endpoint {
             self.poison();
             return true;
         }
-        if look == Look::Peer {
-            self.recover();
+        if look >= Look::Lock {
+            self.recover(look == Look::Peer);
         }
         self.refresh();
         let gone = !self.keep_open && self.others.present == 0 && (self.have_left() || self.have_died());
         if gone && look != Look::Peer && self.role == Role::Consumer {
             // The dead of one's own role may hold messages, and a consumer that is told of the end won't wait for them.
-            self.recover();
+            self.recover(true);
         }
         gone
     }
 
-    fn recover(&mut self) {
+    /// Unless it is to be `thorough`, those whose locks are held count as alive.
+    fn recover(&mut self, thorough: bool) {
         let Some(seat) = &self.seat else { return };
         // An error of a probe means only that nothing is known; the next slice asks again.
-        if let Ok(recovery) = seat.recover_others(Self::crew(&self.view, self.max_deliveries))
+        if let Ok(recovery) = seat.recover_others(Self::crew(&self.view, self.max_deliveries), thorough)
             && recovery.deaths > 0
         {
             wake_everybody(&self.view, self.sleeper);

@@ -242,7 +242,7 @@ fn look_for_room(
     }
     let gone = end.others_are_gone(look);
     // What the dead held may have been given back just now.
-    if look == Look::Peer
+    if look >= Look::Lock
         && let Ok(Some(reservation)) = writer.reserve(len)
     {
         return Some(Ok(reservation));

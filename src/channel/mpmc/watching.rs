@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use super::endpoint::Endpoint;
-use crate::channel::endpoint::{Heard, unwatchable};
+use crate::channel::endpoint::{Heard, check_watchable};
 use crate::channel::outcome::PeerEvent;
 use crate::error::Result;
 use crate::liveness::{Census, Crew, Role};
@@ -36,11 +36,9 @@ pub(super) struct Armed<T> {
 impl Endpoint {
     /// What is shared with whoever waits for this member along with other things; from now on it arms itself.
     pub(super) fn watch(&mut self) -> Result<Arc<Watch>> {
+        check_watchable(self.check(), self.sleeper.is_sleepless(), &self.segment)?;
         if let Some(watching) = &self.watching {
             return Ok(Arc::clone(&watching.watch));
-        }
-        if self.sleeper.is_sleepless() {
-            return Err(unwatchable(&self.segment));
         }
         let side = match self.role {
             Role::Producer => Side::Sender,

@@ -207,8 +207,9 @@ impl Endpoint {
         let mut tenure = Tenure::load(&self.peer().participant);
         let mut deaths = tenure.deaths();
         // An error of the probe means only that nothing is known; the next slice asks again.
-        if look == Look::Peer
-            && let Some(Ok((seen, status))) = self.seat.as_ref().map(|seat| seat.peer(&self.view))
+        if let Some(seat) = &self.seat
+            && (look == Look::Peer || look == Look::Lock && seat.unnoted_death(&self.view, false) != 0)
+            && let Ok((seen, status)) = seat.peer(&self.view)
         {
             tenure = seen;
             deaths = seen.deaths() + u32::from(matches!(status, Status::Dead { .. }));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::endpoint::Endpoint;
-use crate::channel::endpoint::{Heard, unwatchable};
+use crate::channel::endpoint::{Heard, check_watchable};
 use crate::channel::outcome::PeerEvent;
 use crate::error::Result;
 use crate::layout::View;
@@ -29,11 +29,9 @@ impl Watching {
 impl Endpoint {
     /// What is shared with whoever waits for this endpoint along with others; from now on it arms itself.
     pub(crate) fn watch(&mut self, side: Side) -> Result<Arc<Watch>> {
+        check_watchable(self.check(), self.own_sleeper.is_sleepless(), &self.segment)?;
         if let Some(watching) = &self.watching {
             return Ok(Arc::clone(&watching.watch));
-        }
-        if self.own_sleeper.is_sleepless() {
-            return Err(unwatchable(&self.segment));
         }
         let event = self.own_event();
         let epoch = event.watch(Manner::FUTEX);

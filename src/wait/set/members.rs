@@ -10,8 +10,7 @@ use super::events::{Event, Events, Interest};
 use crate::primitive::AtomicU32;
 use crate::sys::epoll::{self, Epoll};
 use crate::sys::futex;
-use crate::wait::blocking::SLICE;
-use crate::wait::lookout::PROBES;
+use crate::wait::rounds::Rounds;
 use crate::wait::watch::{Side, Watch};
 
 /// How many are waited for by futexes. Each word costs some 0.4 us whenever the set sleeps, so that beyond this epoll is cheaper, which costs
@@ -19,8 +18,6 @@ use crate::wait::watch::{Side, Watch};
 pub(super) const MOST: usize = 15;
 // One word is the set's own.
 const _: () = assert!(MOST < futex::MOST_WORDS);
-/// In how many slices one member is looked at thoroughly, which costs as much as all else together.
-const THOROUGH_EVERY: u32 = 10;
 
 /// What is waited for.
 #[derive(Clone, Debug)]
@@ -99,10 +96,8 @@ pub(super) struct Members {
     endpoints: usize,
     /// Who is looked at first, so that all are told when there is no room for all.
     turn: usize,
-    probe_turn: usize,
+    rounds: Rounds,
     next_probe: Duration,
-    /// How often was probed.
-    probes: u32,
 }
 
 /// What was found among the members that are waited for by futexes.
@@ -124,9 +119,8 @@ impl Members {
             last_key: Self::NO_KEY,
             endpoints: 0,
             turn: 0,
-            probe_turn: 0,
+            rounds: Rounds::default(),
             next_probe: Duration::ZERO,
-            probes: 0,
         }
     }
 
@@ -197,25 +191,13 @@ impl Members {
 
     /// Looks, a few members at a time, for what nobody rings for.
     pub(super) fn probe(&mut self, now: Duration, epoll: Option<&Epoll>) {
-        self.next_probe = now + SLICE;
-        self.probes = self.probes.wrapping_add(1);
-        let is_thorough = self.probes.is_multiple_of(THOROUGH_EVERY);
         if epoll.is_some() {
             self.list.iter().filter_map(|source| source.what.watch()).for_each(Watch::ring_if_missed);
             // What has gone without becoming ready.
             self.purge(epoll);
         }
-        let count = self.list.len();
-        let mut probed = 0;
-        for at in (0..count).map(|step| (self.probe_turn + step) % count) {
-            let Some(watch) = self.list[at].what.watch() else { continue };
-            if probed == PROBES {
-                self.probe_turn = at;
-                break;
-            }
-            watch.probe(is_thorough && probed == 0);
-            probed += 1;
-        }
+        self.next_probe = now + Rounds::interval(self.endpoints);
+        self.rounds.probe(self.list.iter().filter_map(|source| source.what.watch()));
     }
 
     /// Looks at all of them, which are endpoints of rings, and tells those that are ready as far as there is room.
