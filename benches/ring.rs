@@ -2,7 +2,6 @@
 //! recovering a ring of many costs, by its size.
 
 #[allow(dead_code, reason = "the tests use the rest of it")]
-#[allow(dead_code, reason = "each uses its own part")]
 #[path = "../src/sys/child.rs"]
 mod child;
 

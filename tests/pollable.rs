@@ -128,6 +128,29 @@ fn a_batch_and_a_sleep_in_between_leave_it_readable_or_armed() {
 }
 
 #[test]
+fn one_that_has_slept_by_itself_stays_readable() {
+    let _alone = alone();
+    for (kind, options) in of_each_ring() {
+        let scratch = Scratch::with(kind, &options);
+        let mut sender = scratch.sender();
+        let mut child = Child::fork(|tell| {
+            let mut receiver = Options::new().spin(Duration::ZERO).receiver(&scratch.address).unwrap();
+            let pollable = receiver.pollable().unwrap();
+            drain(&mut receiver, &pollable);
+            tell.say(b'r');
+            // What it sleeps on may be the very descriptor.
+            assert_eq!(&receiver.recv().unwrap()[..], b"1", "{options}");
+            assert!(is_readable(&pollable), "{options}: two are left");
+            assert_eq!(drain(&mut receiver, &pollable).len(), 2, "{options}");
+        });
+        child.expect(b'r');
+        child.await_sleep();
+        sender.send_many([b"1", b"2", b"3"]).unwrap();
+        child.expect_success();
+    }
+}
+
+#[test]
 fn a_sender_is_readable_when_there_is_room_again() {
     let _alone = alone();
     for (kind, options) in of_each_ring() {

@@ -8,7 +8,7 @@ use common::faults::{
 };
 use common::{Child, KINDS, Kind, NAMED, PATIENCE, Scratch, alone};
 use ringway::segment::remove;
-use ringway::{ErrorKind, Options, PeerState, RecvError, SendError, inspect};
+use ringway::{ErrorKind, Events, Options, PeerState, Receiver, RecvError, SendError, WaitSet, inspect};
 use std::cell::RefCell;
 use std::io;
 use std::time::Duration;
@@ -179,6 +179,44 @@ fn a_parent_is_dead_though_its_forked_child_lives() {
         sender.send(b"next").unwrap();
         assert_eq!(&receiver.recv_timeout(PATIENCE).unwrap()[..], b"next");
         assert!(bystander.lives());
+    }
+}
+
+/// Who waits asks for more than the lock only now and then.
+#[test]
+fn who_has_waited_for_long_learns_of_such_a_death_too() {
+    let _alone = alone();
+    for (ring, in_set) in [("spsc", false), ("spsc", true), ("mpmc", false), ("mpmc", true)] {
+        let scratch = Scratch::with(Kind::Shm, &format!("ring={ring}&capacity=4KiB&max_message=64"));
+        let board = Board::new();
+        let mut receiver = scratch.receiver();
+        let mut parent = Child::fork(|tell| {
+            let _sender = scratch.sender();
+            board.set(0, fork_bystander().into());
+            tell.say(b'f');
+            std::thread::sleep(LONG);
+            // SAFETY: ends this process.
+            unsafe { libc::raise(libc::SIGKILL) };
+        });
+        parent.expect(b'f');
+        let bystander = Bystander::new(board.get(0));
+        let learned = if in_set { drain_in_set(&mut receiver) } else { receiver.recv_timeout(PATIENCE).err() };
+        assert_eq!(learned, Some(RecvError::PeerDied), "{ring}, in a set: {in_set}");
+        assert!(bystander.lives());
+        parent.reap();
+    }
+}
+
+/// Waits for the end in a wait set.
+fn drain_in_set(receiver: &mut Receiver) -> Option<RecvError> {
+    let set = WaitSet::new().unwrap();
+    set.add(0, receiver).unwrap();
+    let mut events = Events::with_capacity(1);
+    loop {
+        match receiver.try_recv().err() {
+            Some(RecvError::Empty) => assert!(set.wait_timeout(&mut events, PATIENCE).unwrap() > 0),
+            other => return other,
+        }
     }
 }
 

@@ -76,6 +76,9 @@ pub(super) enum Gone {
     Died,
 }
 
+/// Of more than so many peers that came and went unheard, only the last is told.
+const MOST_UNHEARD: u64 = 1 << 12;
+
 /// How many peers have come, left and died.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Heard {
@@ -87,6 +90,11 @@ pub(super) struct Heard {
 impl Heard {
     /// What comes next on the way to what is so now.
     pub(super) fn next(&mut self, now: Self) -> Option<PeerEvent> {
+        if now.joined.saturating_sub(self.joined) > MOST_UNHEARD {
+            // So many that nobody counts them, or words that no correct peer writes.
+            let there = now.joined.saturating_sub(now.left + now.died).min(1);
+            *self = Self { joined: now.joined - there, ..now };
+        }
         let is_there = self.joined > self.left + self.died;
         if is_there && self.died < now.died {
             self.died += 1;

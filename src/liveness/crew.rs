@@ -226,8 +226,10 @@ impl<'a> Crew<'a> {
         recovered
     }
 
-    /// Takes a member off those that sleep.
+    /// Takes a member off those that sleep, or are watched.
     fn forget_wait(self, member: u32) {
+        // Relaxed: as below.
+        self.view.member(member).bell.0.manner.store(0, Ordering::Relaxed);
         // Relaxed: left behind, it would cost a spare wake.
         match member.checked_sub(self.view.lanes()) {
             None => self.view.member(member).bell.0.waiting.store(0, Ordering::Relaxed),
@@ -278,7 +280,8 @@ impl Membership {
         let others = crew.everybody().filter(|&member| member != self.member);
         others.fold(0, |sum: u64, member| {
             let death = unnoted_death(&crew.chair(member), &self.locks, thorough);
-            sum.wrapping_add(death.wrapping_mul(u64::from(member) + 1))
+            // So that hardly two sets of deaths lead to the same.
+            sum ^ (death << 8 | u64::from(member)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(member)
         })
     }
 

@@ -64,7 +64,8 @@ impl Belfry {
             return Err(unfit(wait, is_named, &*segment));
         }
         let (members, events) = (geometry.members(), segment.events().len());
-        if wait == Wait::Eventfd && events != members as usize {
+        let wanted = if wait == Wait::Eventfd { members as usize } else { 0 };
+        if events != wanted {
             return Err(Error::new(ErrorKind::Damaged, "wait in", &*segment)
                 .advise(format!(
                 "{events} eventfds came with it instead of {members}, one for each member: this process may lack descriptors, see \

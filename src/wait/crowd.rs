@@ -85,26 +85,27 @@ impl Crowd<'_> {
         }
     }
 
-    /// Notifies all.
-    pub fn notify_all(self, bells: impl Bells) {
+    /// Notifies all, and says who that was.
+    pub fn notify_all(self, bells: impl Bells) -> u64 {
         // M1 to M3 at once.
         fence(Ordering::SeqCst);
-        let mut waiters = self.waiters.swap(0, Ordering::AcqRel);
+        let all = self.waiters.swap(0, Ordering::AcqRel);
+        let mut waiters = all;
         while waiters != 0 {
             ring(waiters.trailing_zeros(), bells);
             waiters &= waiters - 1;
         }
+        all
     }
 
     /// [`notify_all`](Self::notify_all), and tells those of `others` that are watched: of who came, went or died, or that nothing is right
     /// any more.
     pub fn tell(self, others: impl Iterator<Item = u32>, bells: impl Bells) {
         // Its fence is M1 for the rest, too.
-        self.notify_all(bells);
+        let rung = self.notify_all(bells);
         // M2'.
-        for other in others.filter(|&other| Manner::load(bells.manner(other)).is_watched()) {
-            ring(other, bells);
-        }
+        let is_watched = |&other: &u32| rung & 1 << other == 0 && Manner::load(bells.manner(other)).is_watched();
+        others.filter(is_watched).for_each(|other| ring(other, bells));
     }
 
     /// Announces a wait, to be woken in that manner. The caller must look again whether it has to wait, and may sleep only if so,

@@ -126,8 +126,8 @@ impl Event<'_> {
         manner.store(self.manner);
         // W0, pairs with N3.
         let epoch = self.epoch.load(Ordering::Acquire);
-        // W1. Release, pairs with N3': who sees it sees the manner.
-        self.waiter.store(epoch | 1, Ordering::Release);
+        // W1. Relaxed: the fence orders it.
+        self.waiter.store(epoch | 1, Ordering::Relaxed);
         if !cfg!(ringway_mutant = "announce_unfenced") {
             // W2, pairs with N1.
             fence(Ordering::SeqCst);

@@ -67,7 +67,7 @@ fn keep(lookout: &Lookout) {
     loop {
         std::thread::sleep(Rounds::interval(count));
         let mut state = lookout.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.watches.retain(|watch| watch.strong_count() > 0);
+        state.watches.retain(|watch| watch.upgrade().is_some_and(|watch| !watch.is_closed()));
         if state.watches.is_empty() {
             state.has_thread = false;
             return;

@@ -21,8 +21,8 @@ use crate::error::{Error, Result};
 /// edge triggering (`EPOLLET`) draining is a duty, as always. Wait for a sender only after `Full`: that is what makes it unreadable.
 /// Now and then a descriptor becomes readable for nothing.
 ///
-/// It must not be read, written or closed through another descriptor. It stays open as long as a clone of it lives, and when its
-/// endpoint is gone it stays readable.
+/// It must not be read, written or closed through another descriptor. It stays open as long as a clone of it lives. When its
+/// endpoint is gone it becomes readable, and means nothing any more.
 ///
 /// A thread of this process looks, ten times a second and as long as there are such descriptors, whether peers have died.
 ///
@@ -73,7 +73,6 @@ impl AsRawFd for Pollable {
 
 impl AsFd for Pollable {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        let _ = &self.watch;
         // SAFETY: it is the watch's own, which never closes it while it lives.
         unsafe { BorrowedFd::borrow_raw(self.descriptor) }
     }

@@ -16,7 +16,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use super::hold::Hold;
@@ -255,6 +255,16 @@ impl Watch {
         self.hold.release();
     }
 
+    /// It no longer waits by itself: what it slept on may have been its descriptor, and news come in its own manner again.
+    pub(crate) fn resume(&self) {
+        if let Some(words) = &self.words {
+            self.manner().store(words.manner());
+            // As in `descriptor`.
+            fence(Ordering::SeqCst);
+        }
+        self.ring_if_missed();
+    }
+
     /// The endpoint is gone.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
@@ -306,6 +316,8 @@ impl Watch {
             let _ = self.descriptor.set(made);
             // From here on it is rung. Whoever was told the manner of before rings nobody: so it looks again.
             self.manner().store(words.manner());
+            // Pairs with the fence of whoever moves the epoch on and then reads the manner.
+            fence(Ordering::SeqCst);
             if self.side == Side::Receiver || self.hold.expected(words.epoch()).is_none() {
                 self.hold.release();
                 self.ring();
@@ -340,6 +352,9 @@ impl Watch {
 
     /// Looks for what nobody rings for. To be called now and then: it costs a system call, and if it is to be `thorough`, some more.
     pub(crate) fn probe(&self, thorough: bool) {
+        if self.is_closed() {
+            return;
+        }
         let deaths = (self.deaths)(thorough);
         let news = deaths != 0 && deaths != self.known_deaths.swap(deaths, Ordering::Relaxed);
         if news || self.is_restless.load(Ordering::Relaxed) {
@@ -352,7 +367,8 @@ impl Watch {
 
     /// Whether its epoch has moved on without anybody ringing, as far as it seems; if so it is rung.
     pub(crate) fn ring_if_missed(&self) {
-        if self.words.is_some() && self.expected().is_none() {
+        // Of one that is gone, word and bell are its successor's.
+        if self.words.is_some() && !self.is_closed() && self.expected().is_none() {
             self.ring();
         }
     }

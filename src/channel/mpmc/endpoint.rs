@@ -140,7 +140,11 @@ impl Endpoint {
         let patience = Patience { spin: &mut spin, deadline };
         let found = self.sleeper.wait(&mut bed, patience, backoff, |what| look(self, what));
         self.spin = spin;
-        (found, bed.announced)
+        let announced = bed.announced;
+        if let Some(watching) = &self.watching {
+            watching.resume();
+        }
+        (found, announced)
     }
 
     /// A descriptor of its own of what it sleeps on by the ring's strategy, if that is a descriptor.

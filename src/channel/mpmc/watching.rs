@@ -19,6 +19,11 @@ pub(super) struct Watching {
 }
 
 impl Watching {
+    /// It has waited by itself.
+    pub(super) fn resume(&self) {
+        self.watch.resume();
+    }
+
     /// Its member is gone.
     pub(super) fn close(self) {
         self.watch.close();
@@ -87,7 +92,11 @@ impl Endpoint {
         let closely = if watch.take_suspicion() { Look::Peer } else { Look::Ring };
         if armed.is_some_and(|epoch| watch.is_still(epoch)) {
             // What comes now rings behind the clearing.
-            return if closely == Look::Peer { Armed { found: look(self, closely), ..nothing } } else { nothing };
+            let found = if closely == Look::Ring { None } else { look(self, closely) };
+            if found.is_some() {
+                self.disarm();
+            }
+            return Armed { was_announced: found.is_some(), found };
         }
         let (crowd, waiter, bells) = self.own_crowd();
         let epoch = crowd.announce(waiter, bells, watch.manner());

@@ -141,6 +141,9 @@ impl Endpoint {
         let patience = Patience { spin: &mut spin, deadline };
         let found = self.own_sleeper.wait(&mut bed, patience, backoff, |what| look(self, what));
         self.spin = spin;
+        if let Some(watching) = &self.watching {
+            watching.resume();
+        }
         found
     }
 

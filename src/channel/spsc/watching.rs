@@ -20,6 +20,11 @@ pub(super) struct Watching {
 }
 
 impl Watching {
+    /// It has waited by itself.
+    pub(super) fn resume(&self) {
+        self.watch.resume();
+    }
+
     /// Its endpoint is gone.
     pub(super) fn close(self) {
         self.watch.close();

@@ -50,7 +50,9 @@ impl What {
         match self {
             Self::Endpoint(watch) => {
                 watch.set_waiter(None);
-                if let (Some(epoll), Ok(fd)) = (epoll, watch.descriptor()) {
+                if let Some(epoll) = epoll
+                    && let Ok(fd) = watch.descriptor()
+                {
                     let _ = epoll.delete(fd);
                 }
             }
