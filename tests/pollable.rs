@@ -177,7 +177,7 @@ fn peers_that_come_leave_and_die_are_told() {
         let pollable = receiver.pollable().unwrap();
         assert_eq!(receiver.peer_event(), None);
         drain(&mut receiver, &pollable);
-        let mut expect = |receiver: &mut Receiver, event: PeerEvent| loop {
+        let expect = |receiver: &mut Receiver, event: PeerEvent| loop {
             await_readable(&pollable);
             match receiver.peer_event() {
                 Some(told) => break assert_eq!(told, event, "{options}"),

@@ -26,6 +26,8 @@ pub(crate) const ID_OFFSET: usize = 120;
 pub(crate) const MOST: u32 = 128;
 /// How often to look for an object that others take away each time after it was made.
 const ATTEMPTS: usize = 10;
+/// How often to look again for a set whose maker has not marked it yet.
+const MOST_YIELDS: usize = 10_000;
 
 /// What the objects are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +77,8 @@ impl Objects {
     pub(crate) fn open_or_create(&self, number: u32, segment: &Segment) -> Result<Object> {
         let failed = |e| Error::os(e, format!("make {} for", self.describe(number)), segment);
         let owner = segment.metadata()?;
-        for _ in 0..ATTEMPTS {
+        let (mut attempts, mut yields) = (0, 0);
+        while attempts < ATTEMPTS {
             match self.create(number, &owner) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 created => return created.map_err(|e| self.explain(e, number, segment)),
@@ -84,7 +87,12 @@ impl Objects {
                 Ok(Some(object)) => return Ok(object),
                 Ok(None) => return Err(self.taken(number, segment)),
                 // Taken away meanwhile.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => attempts += 1,
+                // Its maker is between two calls, or was killed there.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && yields < MOST_YIELDS => {
+                    yields += 1;
+                    std::thread::yield_now();
+                }
                 Err(e) => return Err(failed(e)),
             }
         }
@@ -111,7 +119,8 @@ impl Objects {
                 Ok(Object::Fifo(fifo))
             }
             ObjectKind::SemaphoreSet => {
-                let set = Set::create(self.key(), self.count, owner.mode)?;
+                let set = Set::create(self.key(), self.count + 1, owner.mode)?;
+                set.set_value(self.count, self.mark())?;
                 let status = set.status()?;
                 if (status.uid, status.gid) != (owner.uid, owner.gid) {
                     // As in `share`.
@@ -127,8 +136,13 @@ impl Objects {
         if self.kind == ObjectKind::SemaphoreSet {
             let set = Set::find(self.key())?;
             let status = set.status()?;
-            let is_ours = status.count == self.count && may_own(owner, status.uid, status.gid);
-            return Ok(is_ours.then_some(Object::OfSet(set)));
+            if !may_own(owner, status.uid, status.gid) {
+                return Ok(None);
+            }
+            return match self.mark_of(set) {
+                Some(0) => Err(io::ErrorKind::WouldBlock.into()),
+                mark => Ok((mark == Some(self.mark())).then_some(Object::OfSet(set))),
+            };
         }
         let file = file::open(&self.path(number), true)?;
         let metadata = file.metadata()?;
@@ -157,7 +171,7 @@ impl Objects {
     pub(crate) fn remove(&self) {
         match self.kind {
             ObjectKind::SemaphoreSet => {
-                let is_ours = |set: &Set| set.status().is_ok_and(|status| status.count == self.count);
+                let is_ours = |set: &Set| self.mark_of(*set) == Some(self.mark());
                 let _ = Set::find(self.key()).ok().filter(is_ours).map(Set::remove);
             }
             ObjectKind::NamedSemaphores => (0..self.count).for_each(|number| {
@@ -186,6 +200,20 @@ impl Objects {
             0 => 1,
             key => key,
         }
+    }
+
+    /// The value of one semaphore more than there are users: a segment that names the key of a stranger's set must lead nobody to use
+    /// or remove that.
+    fn mark(&self) -> i32 {
+        /// The greatest value of a semaphore.
+        const MOST: u64 = 32767;
+        1 + ((self.id >> 16) % (MOST - 1)) as i32
+    }
+
+    /// That of a set; none if it is another kind of set, or can't be read.
+    fn mark_of(&self, set: Set) -> Option<i32> {
+        let has_it = set.status().is_ok_and(|status| status.count == self.count + 1);
+        if has_it { set.value(self.count).ok() } else { None }
     }
 
     fn describe(&self, number: u32) -> String {

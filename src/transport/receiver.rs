@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::auto::{Chosen, Decision};
+use super::auto::{Chosen, Decision, Held};
 use super::inlet::Inward;
 use super::meeting::Host;
 use super::told::Told;
@@ -41,9 +41,10 @@ pub struct Receiver {
     buffer: Vec<u8>,
     local_address: Option<SocketAddr>,
     /// Where it is agreed what carries the messages, at an `auto:` address.
-    decision: Option<Arc<Decision>>,
-    /// Who answers for this receiver, as long as it is here. It goes after the end, so that its peers hear of that first.
+    decision: Option<Held>,
+    /// What was told of the sender, where nothing but its present state is known.
     told: Told,
+    /// Who answers for this receiver, as long as it is here. It goes after the end, so that its peers hear of that first.
     _host: Option<Host>,
 }
 
@@ -274,7 +275,7 @@ impl Receiver {
             end,
             buffer: Vec::new(),
             local_address: None,
-            decision: Some(decision),
+            decision: Some(Held(decision)),
             told: Told::default(),
             _host: None,
         }

@@ -35,8 +35,9 @@ pub struct Sender {
     end: End,
     /// Where grants are built.
     buffer: Vec<u8>,
-    /// What was agreed on with the receiver, at an `auto:` address.
+    /// What was told of the receiver, where nothing but its present state is known.
     told: Told,
+    /// What was agreed on with the receiver, at an `auto:` address.
     chosen: Option<Box<Chosen>>,
 }
 

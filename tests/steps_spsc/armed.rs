@@ -82,7 +82,7 @@ fn one_that_is_stopped_in_an_event_loop() {
                 commit(producer, 0);
                 *sent = 1;
             },
-            |(scratch, mut producer, sent), mut child, _| {
+            |(scratch, mut producer, sent), child, _| {
                 if sent == 0 {
                     // Nothing else wakes it.
                     commit(&mut producer, 0);

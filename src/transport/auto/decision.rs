@@ -53,6 +53,30 @@ impl Relay {
     }
 }
 
+/// A decision, as its receiver has it: when that goes, those who wait for it along with others are told.
+#[derive(Debug)]
+pub(in crate::transport) struct Held(pub(in crate::transport) Arc<Decision>);
+
+impl std::ops::Deref for Held {
+    type Target = Decision;
+
+    fn deref(&self) -> &Decision {
+        &self.0
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // What a forked child has is its parent's.
+        if self.0.owner.check().is_ok()
+            && let Some(relay) = &self.0.state().relay
+        {
+            descriptor::set_event(relay.bell.as_fd());
+            relay.watch.close();
+        }
+    }
+}
+
 impl Decision {
     pub(super) fn new(options: &Options) -> Self {
         Self {

@@ -35,7 +35,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) use self::decision::Decision;
+pub(super) use self::decision::{Decision, Held};
 use self::queue::Queue;
 use self::table::Table;
 use super::frame::Identity;
