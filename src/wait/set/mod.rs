@@ -127,7 +127,7 @@ impl WaitSet {
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if the set has that token already, if the endpoint is in a set, or was made with
     /// [`Wait::Spin`](crate::Wait::Spin), or in a forked child; [`NoSpace`](ErrorKind::NoSpace) without descriptors or kernel memory, where they
-    /// are needed.
+    /// are needed: if that happens while the set begins to use descriptors, waiting fails in the same way until there are some.
     pub fn add(&self, token: usize, endpoint: &mut impl Waitable) -> Result<()> {
         self.check()?;
         let watch = endpoint.watch()?;
