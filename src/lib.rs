@@ -71,7 +71,8 @@
 //! A [`WaitSet`] waits in one thread for any number of endpoints, foreign descriptors and timers: by one futex call for a few rings, by
 //! epoll otherwise. An event loop of your own takes an endpoint's [`Pollable`], a descriptor that is readable when there is something to do. Both
 //! know one rule: receive until [`RecvError::Empty`], send until [`SendError::Full`], and only then wait. Peers that come, leave or die
-//! are told there, too; [`Receiver::peer_event`] says what it was. Rings made with [`Wait::Spin`] can't be waited for like that. `docs/waiting.md` in the
+//! are told there, too; [`Receiver::peer_event`] says what it was. Rings made with [`Wait::Spin`], System V queues,
+//! and senders of signals and logs can't be waited for like that. `docs/waiting.md` in the
 //! repository says what to choose, and what is promised.
 //!
 //! # Features

@@ -87,7 +87,7 @@ fn a_ping_pong_of_sleepers_loses_no_wake_up() {
         let lost = lost_wake_ups(&[&one, &other]);
         one.expect_success();
         other.expect_success();
-        assert_eq!(lost, 0, "{wait}: lost wake-ups in {} sleeps", 2 * ROUNDS);
+        assert_eq!(lost, 0, "{wait}: lost wake-ups in {} waits", 2 * ROUNDS);
     }
 }
 

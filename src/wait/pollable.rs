@@ -24,7 +24,8 @@ use crate::error::{Error, Result};
 /// It must not be read, written or closed through another descriptor. It stays open as long as a clone of it lives. When its
 /// endpoint is gone it becomes readable, and means nothing any more.
 ///
-/// A thread of this process looks, ten times a second and as long as there are such descriptors, whether peers have died.
+/// A thread of this process looks whether peers have died, as long as there are such descriptors: at each ten times a second, less often if
+/// there are more than five.
 ///
 /// ```
 /// use std::os::fd::AsFd;

@@ -221,12 +221,10 @@ impl Watch {
 
     /// Whether the endpoint is to look at the lives of its peers now.
     pub(crate) fn take_suspicion(&self) -> bool {
-        let must_look = self.must_look.load(Ordering::Relaxed) && self.must_look.swap(false, Ordering::Acquire);
-        if must_look {
-            // It looks now; nobody may ever ask for a report.
-            self.is_suspected.store(false, Ordering::Relaxed);
-        }
-        must_look
+        // It looks at the ring now in any case; nobody may ever ask for a report. SeqCst, and in this order, against the other one in
+        // `probe`: of a death that isn't looked at now the suspicion stays.
+        self.is_suspected.store(false, Ordering::SeqCst);
+        self.must_look.swap(false, Ordering::SeqCst)
     }
 
     /// Whether nothing has come since it was armed on that epoch.
@@ -358,9 +356,10 @@ impl Watch {
         let deaths = (self.deaths)(thorough);
         let news = deaths != 0 && deaths != self.known_deaths.swap(deaths, Ordering::Relaxed);
         if news || self.is_restless.load(Ordering::Relaxed) {
-            self.is_suspected.store(true, Ordering::Relaxed);
-            // Release: pairs with the swap in `take_suspicion`, which takes back both.
-            self.must_look.store(true, Ordering::Release);
+            if news || self.words.is_none() {
+                self.must_look.store(true, Ordering::SeqCst);
+            }
+            self.is_suspected.store(true, Ordering::SeqCst);
             self.tell();
         }
     }

@@ -147,6 +147,7 @@ conformance! {
     memfd_mpmc MEMFD_MPMC: bounded answering watching named for_other_senders for_several_senders for_senders_at_will;
     auto AUTO: bounded answering watching named for_other_senders for_one_receiver for_one_sender;
     shm_sem SHM_SEM: bounded answering watching named for_other_senders for_one_receiver for_one_sender;
+    shm_mpmc_sem SHM_MPMC_SEM: bounded answering watching named for_other_senders for_several_senders for_senders_at_will;
     shm_named_sem SHM_NAMED_SEM: bounded answering watching named for_other_senders for_one_receiver for_one_sender;
     shm_fifo SHM_FIFO: bounded answering watching named for_other_senders for_one_receiver for_one_sender;
     shm_mpmc_fifo SHM_MPMC_FIFO: bounded answering watching named for_other_senders for_several_senders for_senders_at_will;

@@ -91,6 +91,7 @@ transports! {
     MEMFD: "memfd://{directory}/meet", {} of RING;
     MEMFD_MPMC: "memfd://{directory}/meet?ring=mpmc&producers=8&max_message=1MiB", {} of RING_OF_MANY;
     SHM_SEM: "shm:///{name}?wait=sem", {} of RING;
+    SHM_MPMC_SEM: "shm:///{name}?wait=sem&ring=mpmc&producers=8&max_message=1MiB", {} of RING_OF_MANY;
     SHM_NAMED_SEM: "shm:///{name}?wait=named-sem", {} of RING;
     SHM_FIFO: "shm:///{name}?wait=fifo", {} of RING;
     SHM_MPMC_FIFO: "shm:///{name}?wait=fifo&ring=mpmc&producers=8&max_message=1MiB", {} of RING_OF_MANY;

@@ -13,8 +13,10 @@ use std::cell::Cell;
 use std::os::fd::AsRawFd;
 use std::time::Instant;
 
-/// A doorbell, and the two strategies whose own bells are descriptors.
+/// A doorbell, and a strategy whose own bells are descriptors, in rings that can be looked at by their names.
 const WAITS: [&str; 2] = ["futex", "fifo"];
+/// And the other such strategy.
+const ALL_WAITS: [&str; 3] = ["futex", "fifo", "eventfd"];
 
 fn armed(scratch: &Scratch) -> (Consumer, Pollable) {
     let mut consumer = consumer(scratch);
@@ -39,7 +41,7 @@ fn receive_in_poll((consumer, pollable): &mut (Consumer, Pollable)) -> u64 {
 #[test]
 fn one_that_is_killed_in_an_event_loop() {
     let _alone = alone();
-    for wait in WAITS {
+    for wait in ALL_WAITS {
         kill_sleepers(
             &format!("spsc, wait={wait}: arm, sleep in poll, read and release"),
             || {
@@ -69,7 +71,7 @@ fn one_that_is_killed_in_an_event_loop() {
 #[test]
 fn one_that_is_stopped_in_an_event_loop() {
     let _alone = alone();
-    for wait in WAITS {
+    for wait in ALL_WAITS {
         stop_sleepers(
             &format!("spsc, wait={wait}: arm, sleep in poll, read and release"),
             || {

@@ -180,7 +180,7 @@ macro_rules! tests {
             shm SHM; shm_mpmc SHM_MPMC; sysv SYSV; file FILE; anon ANON; anon_mpmc ANON_MPMC; memfd MEMFD; memfd_mpmc MEMFD_MPMC;
             auto AUTO; pipe PIPE; fd FD; fd_dgram FD_DGRAM; fd_seqpacket FD_SEQPACKET; fifo FIFO; pty PTY; mq MQ; mq_priority MQ_PRIORITY;
             unix_stream UNIX_STREAM; unix_dgram UNIX_DGRAM; unix_seqpacket UNIX_SEQPACKET; unix_abstract UNIX_ABSTRACT; tcp TCP4; udp UDP4;
-            signal SIGNAL; log LOG_FLOCK;
+            signal SIGNAL; log LOG_FLOCK; shm_named_sem SHM_NAMED_SEM; shm_fifo SHM_FIFO; sysv_sem SYSV_SYSV_SEM; memfd_eventfd MEMFD_EVENTFD;
         );
     };
 }
