@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod armed;
 mod closing;
 mod consuming;
 mod hall;

@@ -3,7 +3,7 @@
 use crate::common::alone;
 use crate::common::trace::marks::kill_wakers;
 use crate::common::trace::sleeper::Sleeper;
-use crate::common::trace::{Traced, kill_sleepers};
+use crate::common::trace::{Traced, kill_sleepers, stop_sleepers};
 use crate::pair::{ROOM, check_ring_works, commit, consumer, expect, fill, producer, receive, ring_with};
 use ringway::Options;
 use std::cell::Cell;
@@ -39,6 +39,30 @@ fn a_consumer_that_waits_for_a_message(wait: &str) {
             (first + 1..=sent).for_each(|number| assert_eq!(expect(&mut receiver, number..=number), (number, false)));
             drop((producer, receiver));
             check_ring_works(&scratch, 2);
+        },
+    );
+}
+
+fn a_consumer_that_is_stopped_while_it_waits(wait: &str) {
+    stop_sleepers(
+        &format!("spsc, wait={wait}: wait for a message, read and release it"),
+        || {
+            let scratch = ring_with(wait);
+            let producer = producer(&scratch);
+            let child = Traced::start_sleepy(|| consumer(&scratch), |consumer| assert_eq!(receive(consumer), 0));
+            ((scratch, producer, 0), child)
+        },
+        |(_, producer, sent)| {
+            commit(producer, 0);
+            *sent = 1;
+        },
+        |(scratch, mut producer, sent), child, _| {
+            if sent == 0 {
+                commit(&mut producer, 0);
+            }
+            child.finish();
+            drop(producer);
+            check_ring_works(&scratch, 1);
         },
     );
 }
@@ -145,6 +169,12 @@ fn a_consumer_that_wakes_the_producer(wait: &str) {
 fn one_that_waits_for_a_message() {
     let _alone = alone();
     ALL_WAITS.iter().for_each(|wait| a_consumer_that_waits_for_a_message(wait));
+}
+
+#[test]
+fn one_that_waits_for_a_message_and_is_stopped() {
+    let _alone = alone();
+    ALL_WAITS.iter().for_each(|wait| a_consumer_that_is_stopped_while_it_waits(wait));
 }
 
 #[test]
