@@ -25,6 +25,7 @@ impl Sleeper {
             let prepared = prepare();
             tell.say(b'r');
             told.read_exact(&mut [0]).unwrap();
+            tell.say(b'w');
             say.write_all(&[wait(prepared)]).unwrap();
         });
         child.expect(b'r');
@@ -44,6 +45,8 @@ impl Sleeper {
     /// The same, and waits until it sleeps; or has found something after all.
     pub fn lie_down(&mut self) {
         self.go();
+        // Else it may still be seen asleep where it was told to begin.
+        self.child.expect(b'w');
         let stat = format!("/proc/{}/stat", self.child.pid());
         let rests = |stat: String| stat.contains(") S ") || stat.contains(") Z ");
         while !rests(std::fs::read_to_string(&stat).unwrap()) {
