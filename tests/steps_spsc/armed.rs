@@ -7,7 +7,7 @@ use crate::common::trace::sleeper::Sleeper;
 use crate::common::trace::{Traced, kill_sleepers, stop_sleepers};
 use crate::common::{Scratch, alone};
 use crate::pair::{check_ring_works, commit, consumer, expect, producer, ring_with};
-use ringway::spsc::Consumer;
+use ringway::spsc::{Consumer, Producer};
 use ringway::{Options, Pollable, RecvError};
 use std::cell::Cell;
 use std::os::fd::AsRawFd;
@@ -38,22 +38,29 @@ fn receive_in_poll((consumer, pollable): &mut (Consumer, Pollable)) -> u64 {
     }
 }
 
+/// A producer, how many messages it has sent, and a consumer to come.
+type Stage = (Scratch, Producer, u64);
+
+fn start(wait: &str) -> (Stage, Traced) {
+    let scratch = ring_with(wait);
+    let producer = producer(&scratch);
+    let child = Traced::start_sleepy(|| armed(&scratch), |armed| assert_eq!(receive_in_poll(armed), 0));
+    ((scratch, producer, 0), child)
+}
+
+fn rouse((_, producer, sent): &mut Stage) {
+    commit(producer, 0);
+    *sent = 1;
+}
+
 #[test]
 fn one_that_is_killed_in_an_event_loop() {
     let _alone = alone();
     for wait in ALL_WAITS {
         kill_sleepers(
             &format!("spsc, wait={wait}: arm, sleep in poll, read and release"),
-            || {
-                let scratch = ring_with(wait);
-                let producer = producer(&scratch);
-                let child = Traced::start_sleepy(|| armed(&scratch), |armed| assert_eq!(receive_in_poll(armed), 0));
-                ((scratch, producer, 0), child)
-            },
-            |(_, producer, sent)| {
-                commit(producer, 0);
-                *sent = 1;
-            },
+            || start(wait),
+            rouse,
             |(scratch, mut producer, sent), place| {
                 commit(&mut producer, sent);
                 let mut receiver = Options::new().keep_open(true).receiver(&scratch.address).unwrap();
@@ -74,16 +81,8 @@ fn one_that_is_stopped_in_an_event_loop() {
     for wait in ALL_WAITS {
         stop_sleepers(
             &format!("spsc, wait={wait}: arm, sleep in poll, read and release"),
-            || {
-                let scratch = ring_with(wait);
-                let producer = producer(&scratch);
-                let child = Traced::start_sleepy(|| armed(&scratch), |armed| assert_eq!(receive_in_poll(armed), 0));
-                ((scratch, producer, 0), child)
-            },
-            |(_, producer, sent)| {
-                commit(producer, 0);
-                *sent = 1;
-            },
+            || start(wait),
+            rouse,
             |(scratch, mut producer, sent), child, _| {
                 if sent == 0 {
                     // Nothing else wakes it.

@@ -74,7 +74,12 @@ impl Endpoint {
         let closely = if watch.take_suspicion() { Look::Peer } else { Look::Ring };
         if still_armed.is_some_and(|epoch| watch.is_still(epoch)) {
             // What comes now rings behind the clearing.
-            return if closely == Look::Peer { look(self, closely) } else { None };
+            let found = if closely == Look::Ring { None } else { look(self, closely) };
+            if found.is_some() {
+                // It is to be looked at again, but what has rung was cleared.
+                self.disarm();
+            }
+            return found;
         }
         let announced = self.own_event().announce(watch.manner());
         let found = look(self, closely);
