@@ -41,6 +41,8 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Pollable {
+    /// It keeps the descriptor open.
+    #[cfg_attr(not(feature = "async"), expect(dead_code, reason = "only tasks ask it for more than to be there"))]
     watch: Arc<Watch>,
     descriptor: RawFd,
 }

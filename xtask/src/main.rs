@@ -66,6 +66,8 @@ fn ci(steps: &mut Steps) -> Outcome {
     })?;
     steps.step("lints", |_| {
         run(cargo("clippy --workspace --all-features --all-targets -- -D warnings"))?;
+        // As most users build it.
+        run(cargo("clippy --package ringway -- -D warnings"))?;
         outside().try_for_each(|manifest| {
             run(cargo("clippy --all-targets --manifest-path").arg(manifest).args(["--", "-D", "warnings"]))
         })

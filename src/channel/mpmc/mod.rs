@@ -31,12 +31,14 @@
 
 mod consumer;
 mod endpoint;
+mod grants;
 mod producer;
 mod watching;
 
 use std::sync::Arc;
 
-pub use consumer::{Consumer, Iter, ReadBatch, ReadGrant, Received};
+pub use consumer::Consumer;
+pub use grants::{Iter, ReadBatch, ReadGrant, Received};
 pub use producer::{Producer, WriteBatch, WriteGrant};
 
 pub(crate) use consumer::{Item, Part};
